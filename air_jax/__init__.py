@@ -1,0 +1,1 @@
+"""Attend, Infer, Repeat (Eslami et al., NIPS 2016) in JAX."""

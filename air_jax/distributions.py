@@ -1,0 +1,116 @@
+"""The law of n that distrax lacks: a count in unary code, decided one step at a time."""
+
+import chex
+import distrax
+import jax
+import jax.numpy as jnp
+
+
+class UnaryCode(distrax.Distribution):
+    """Law of `z_pres`, n ones followed by zeros, n = 0..N (AIR, Eq. 2).
+
+    Step i is a Bernoulli variable given that every step before it was one; after the first zero,
+    and after step N, nothing more is decided, so nothing more is charged.
+    """
+
+    def __init__(self, logits: jax.Array):
+        """Builds the law.
+
+        Args:
+          logits: log-odds of `z_pres_i = 1` given `z_pres_{i-1} = 1`, float32 `[..., N]`.
+        """
+        super().__init__()
+        self._logits = jnp.asarray(logits)
+
+    @property
+    def logits(self) -> jax.Array:
+        """Log-odds of one more object at each step, `[..., N]`."""
+        return self._logits
+
+    @property
+    def event_shape(self) -> tuple[int, ...]:
+        """`(N,)`."""
+        return self._logits.shape[-1:]
+
+    @property
+    def batch_shape(self) -> tuple[int, ...]:
+        """Shape of `logits` without its last axis."""
+        return self._logits.shape[:-1]
+
+    def log_prob_steps(self, value: jax.Array) -> jax.Array:
+        """Log-probability of each step's decision, nats, `[..., N]`; 0 at masked steps.
+
+        The first zero is a decision and keeps its term; later zeros are not.
+
+        Args:
+          value: unary code `[..., N]`, 0/1, once 0 then 0.
+        """
+        previous = jnp.concatenate([jnp.ones_like(value[..., :1]), value[..., :-1]], axis=-1)
+        sign = 2 * value - 1
+        return previous * jax.nn.log_sigmoid(sign * self._logits)
+
+    def log_prob(self, value: jax.Array) -> jax.Array:
+        """Log-probability of a whole code, nats, `[...]`."""
+        return self.log_prob_steps(value).sum(-1)
+
+    def log_prob_counts(self) -> jax.Array:
+        """Log-probability of every n = 0..N, nats, `[..., N + 1]`."""
+        log_reach = jnp.cumsum(jax.nn.log_sigmoid(self._logits), axis=-1)
+        log_reach = jnp.concatenate([jnp.zeros_like(log_reach[..., :1]), log_reach], axis=-1)
+        log_stop = jax.nn.log_sigmoid(-self._logits)
+        log_stop = jnp.concatenate([log_stop, jnp.zeros_like(log_stop[..., :1])], axis=-1)
+        return log_reach + log_stop
+
+    def from_uniform(self, uniform: jax.Array) -> jax.Array:
+        """Turns uniform noise `[..., N]` in [0, 1) into a sample `[..., N]`.
+
+        Noise of 0.5 everywhere gives the code that continues while `q(z_pres = 1) > 0.5`.
+        """
+        decisions = (uniform < jax.nn.sigmoid(self._logits)).astype(self._logits.dtype)
+        return jnp.cumprod(decisions, axis=-1)
+
+    def mode_count(self) -> jax.Array:
+        """Number of steps before the first with `q(z_pres = 1) < 0.5`, int32 `[...]`."""
+        return jnp.cumprod((self._logits >= 0).astype(jnp.int32), axis=-1).sum(-1)
+
+    def _sample_n(self, key: chex.PRNGKey, n: int) -> jax.Array:
+        return self.from_uniform(jax.random.uniform(key, (n, *self._logits.shape)))
+
+
+def unary_code(counts: jax.Array, num_steps: int) -> jax.Array:
+    """Unary code of counts: int `[...]` to float32 `[..., num_steps]`."""
+    return (jnp.arange(num_steps) < counts[..., None]).astype(jnp.float32)
+
+
+def geometric(log_odds: jax.Array, num_steps: int) -> UnaryCode:
+    """The paper's prior: `p(n) = (1 - rho) rho^n` for n < N and `p(N) = rho^N`.
+
+    Args:
+      log_odds: `log(rho / (1 - rho))`, rho = P(one more object), scalar.
+      num_steps: N.
+    """
+    return UnaryCode(jnp.full((num_steps,), log_odds, jnp.float32))
+
+
+def binomial(log_odds: jax.Array, num_steps: int) -> UnaryCode:
+    """n ~ Binomial(N, rho), the paper's example below Eq. 1, as a unary code.
+
+    Args:
+      log_odds: `log(rho / (1 - rho))`, scalar.
+      num_steps: N.
+    """
+    counts = jnp.arange(num_steps + 1)
+    log_choose = -jax.scipy.special.betaln(counts + 1.0, num_steps - counts + 1.0)
+    return categorical(log_choose + counts * log_odds)
+
+
+def categorical(log_weights: jax.Array) -> UnaryCode:
+    """Any law of n as a unary code.
+
+    Args:
+      log_weights: unnormalised log-probabilities of n = 0..N, `[N + 1]`, all finite.
+    """
+    # P(z_pres_i = 1 | reached i) = P(n >= i) / P(n >= i - 1); its log-odds are the tail against
+    # the one count left behind.
+    log_tail = jax.lax.cumlogsumexp(log_weights, axis=0, reverse=True)
+    return UnaryCode(log_tail[1:] - log_weights[:-1])

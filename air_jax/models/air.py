@@ -1,0 +1,288 @@
+"""The inference network q(z | x): AIR and DAIR, and the Trace that one pass leaves behind."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import chex
+import distrax
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from air_jax import distributions
+from air_jax.models import modules, spatial_transformer
+from air_jax.models.scene2d import Scene2D
+
+
+class Noise(NamedTuple):
+    """All randomness of one pass. With it fixed, the pass is a deterministic function.
+
+    Attributes:
+      pres: uniform in [0, 1), `[B, N]`.
+      where: standard normal, `[B, N, P]`.
+      what: standard normal, `[B, N, D]`.
+    """
+
+    pres: jax.Array
+    where: jax.Array
+    what: jax.Array
+
+
+class Trace(NamedTuple):
+    """What one pass computed: all that objectives and estimators see.
+
+    B batch, N steps, P pose dimensions, D appearance dimensions, H W C image. Step i does not
+    depend on `z_pres_i`; values of masked steps are finite and meaningless. S is N + 1 where every
+    count was scored (the partial canvases n = 0..N of the path on which every object is present)
+    and 1 otherwise (the canvas at the sampled n).
+
+    Attributes:
+      z_pres: unary code, 0/1, `[B, N]`.
+      presence_logit: log-odds of q(z_pres_i = 1 | z_pres_{i-1} = 1, ...), `[B, N]`.
+      z_where: `[B, N, P]`.
+      z_what: `[B, N, D]`.
+      kl_where, kl_what: KL of q from p, closed form, nats, before masking, `[B, N]`.
+      log_ratio_where, log_ratio_what: log p - log q at the samples, nats, before masking, `[B, N]`.
+      log_p_x: log-likelihood of the canvases, nats, `[B, S]`.
+      canvases: `[B, S, H, W, C]`.
+      glimpses: what each step read, `[B, N, h, w, C]`.
+      windows: what each step draws in its window, `[B, N, h, w, C]`.
+      objects: the same, placed in an empty image, `[B, N, H, W, C]`.
+    """
+
+    z_pres: jax.Array
+    presence_logit: jax.Array
+    z_where: jax.Array
+    z_what: jax.Array
+    kl_where: jax.Array
+    kl_what: jax.Array
+    log_ratio_where: jax.Array
+    log_ratio_what: jax.Array
+    log_p_x: jax.Array
+    canvases: jax.Array
+    glimpses: jax.Array
+    windows: jax.Array
+    objects: jax.Array
+
+    @property
+    def scores_every_count(self) -> bool:
+        """Whether `log_p_x` and `canvases` hold every n = 0..N."""
+        return self.log_p_x.shape[-1] == self.z_pres.shape[-1] + 1
+
+    @property
+    def posterior(self) -> distributions.UnaryCode:
+        """q(z_pres | x, z_where, z_what)."""
+        return distributions.UnaryCode(self.presence_logit)
+
+    @property
+    def counts(self) -> jax.Array:
+        """n of the sampled `z_pres`, int32 `[B]`."""
+        return self.z_pres.sum(-1).astype(jnp.int32)
+
+    def at_count(self, values: jax.Array) -> jax.Array:
+        """Picks from `[B, S, ...]` (`log_p_x`, `canvases`) the entry at the sampled n: `[B, ...]`."""
+        if not self.scores_every_count:
+            return values[:, 0]
+        return jax.vmap(lambda row, n: row[n])(values, self.counts)
+
+
+def error_canvas(canvas: jax.Array, images: jax.Array) -> jax.Array:
+    """DAIR's input: what the objects so far leave unexplained, `[B, H, W, C]`.
+
+    The paper's text has `x_i - x`; here it is `x - x_i`, ink positive, the same for a network whose
+    first layer is linear, and right for a window that shall show the ink still to be explained.
+    """
+    return images - canvas
+
+
+class AIR(nn.Module):
+    """AIR, `h_i = R(x, z_{i-1}, h_{i-1})`, and DAIR, `h_i = R(x - x_{i-1}, h_{i-1})` (Sec. 3).
+
+    A loop of N steps with static shapes: every step runs for every image, and what comes after the
+    first `z_pres = 0` is masked by the objectives. Since step i is reached only when every step
+    before it was present, its latents are computed as if it was, and `z_pres` is not an input of
+    the recurrence.
+
+    The posterior of the pose is centred on its prior (`loc = prior_loc + net`,
+    `scale = softplus(net) prior_scale`): the first windows already have the size of an object.
+
+    Attributes:
+      scene: the scene model, whose decoder is learned along.
+      variant: "air" or "dair".
+      num_steps: N.
+      hidden_size: width of the LSTM.
+      predictor_hidden: hidden widths from h_i to q(z_pres_i), q(z_where_i).
+      encoder_hidden: hidden widths from the glimpse to q(z_what_i).
+      glimpse_source: "image" or "error", where the window reads. The paper's text leaves it open.
+      presence_logit: initial log-odds of one more object.
+      image_init_scale: bound of the image projection's uniform initial kernel.
+    """
+
+    scene: Scene2D
+    variant: str
+    num_steps: int
+    hidden_size: int
+    predictor_hidden: Sequence[int]
+    encoder_hidden: Sequence[int]
+    glimpse_source: str
+    presence_logit: float
+    image_init_scale: float
+
+    def setup(self):
+        if self.variant not in ("air", "dair"):
+            raise ValueError(f"variant is {self.variant!r}; valid names are 'air', 'dair'.")
+        if self.glimpse_source not in ("image", "error"):
+            raise ValueError(
+                f"glimpse_source is {self.glimpse_source!r}; valid names are 'image', 'error'."
+            )
+        self.projection = modules.ImageProjection(self.hidden_size, self.image_init_scale)
+        self.cell = modules.LSTMCell(self.hidden_size)
+        # A small last layer: the first posteriors are near the prior, whatever the image.
+        self.predict_where = modules.MLP(
+            self.predictor_hidden, 2 * self.scene.pose_size, kernel_scale=0.01
+        )
+        self.predict_pres = modules.MLP(
+            self.predictor_hidden, 1, bias=self.presence_logit, kernel_scale=0.01
+        )
+        self.encoder = modules.Encoder(self.encoder_hidden, self.scene.z_what_size)
+
+    def q_pose(self, hidden: jax.Array) -> distrax.MultivariateNormalDiag:
+        """q(z_where_i | h_i) over the pose latent, event shape `(P,)`."""
+        loc, scale = jnp.split(self.predict_where(hidden), 2, axis=-1)
+        prior = self.scene.prior_pose()
+        # softplus(net + log(e - 1)) is 1 at net = 0: the posterior starts as wide as the prior.
+        scale = nn.softplus(scale + jnp.log(jnp.expm1(1.0))) + 1e-4
+        return distrax.MultivariateNormalDiag(prior.loc + loc, scale * prior.scale_diag)
+
+    def __call__(self, images: jax.Array, noise: Noise, *, every_count: bool) -> Trace:
+        """Infers the objects of a batch of images.
+
+        Args:
+          images: float32 `[B, H, W, C]` in [0, 1].
+          noise: see `sample_noise` and `posterior_mean_noise`.
+          every_count: whether to walk the path on which every object is present and score each
+            n = 0..N along it, or to compose the sampled objects only.
+
+        Returns:
+          The trace.
+        """
+        batch_size = images.shape[0]
+        chex.assert_rank(images, 4)
+        chex.assert_shape(noise.pres, (batch_size, self.num_steps))
+        canvas = self.scene.empty_canvas(batch_size)
+        chex.assert_equal_shape([images, canvas])
+
+        prior_pose, prior_what = self.scene.prior_pose(), self.scene.prior_what()
+        projected = self.projection(images) if self.variant == "air" else None
+        carry = self.cell.initial_carry(batch_size)
+        previous: list[jax.Array] = []
+        if self.variant == "air":
+            previous = [jnp.zeros_like(noise.where[:, 0]), jnp.zeros_like(noise.what[:, 0])]
+        z_pres = jnp.ones((batch_size,))
+        canvases, steps = [canvas], []
+        for i in range(self.num_steps):
+            error = error_canvas(canvas, images)
+            if self.variant == "dair":
+                projected = self.projection(error)
+            carry = self.cell(carry, projected, previous)
+            logit = self.predict_pres(carry[1])[:, 0]
+            z_pres = z_pres * (noise.pres[:, i] < nn.sigmoid(logit))
+
+            # q(z_where_i | h_i)
+            q_pose = self.q_pose(carry[1])
+            pose = q_pose.loc + q_pose.scale_diag * noise.where[:, i]
+            z_where = self.scene.pose_to_where(pose)
+
+            # q(z_what_i | x_att)
+            source = images if self.glimpse_source == "image" else error
+            glimpse = spatial_transformer.attend(
+                source, z_where, window_size=self.scene.window_size
+            )
+            q_what = self.encoder(glimpse)
+            z_what = q_what.loc + q_what.scale_diag * noise.what[:, i]
+
+            # p(x | z)
+            window, placed = self.scene.render_object(z_where, z_what)
+            present = jnp.ones_like(z_pres) if every_count else z_pres
+            canvas = self.scene.compose(canvas, placed, present)
+
+            if self.variant == "air":
+                previous = [z_where, z_what]
+            canvases.append(canvas)
+            steps.append(
+                {
+                    "z_pres": z_pres,
+                    "presence_logit": logit,
+                    "z_where": z_where,
+                    "z_what": z_what,
+                    "kl_where": q_pose.kl_divergence(prior_pose),
+                    "kl_what": q_what.kl_divergence(prior_what),
+                    "log_ratio_where": prior_pose.log_prob(pose) - q_pose.log_prob(pose),
+                    "log_ratio_what": prior_what.log_prob(z_what) - q_what.log_prob(z_what),
+                    "glimpses": glimpse,
+                    "windows": window,
+                    "objects": placed,
+                }
+            )
+
+        stacked = {name: jnp.stack([step[name] for step in steps], axis=1) for name in steps[0]}
+        scored = jnp.stack(canvases if every_count else canvases[-1:], axis=1)
+        targets = jnp.broadcast_to(images[:, None], scored.shape)
+        log_p_x = self.scene.log_likelihood(targets, scored)
+        return Trace(log_p_x=log_p_x, canvases=scored, **stacked)
+
+
+def create_air(
+    *, scene: Mapping[str, Any], inference: Mapping[str, Any], image_size: int, channels: int
+) -> AIR:
+    """Builds the network and its scene model from their config sections.
+
+    Args:
+      scene: keyword arguments of `Scene2D` but the next two.
+      inference: keyword arguments of `AIR`.
+      image_size: side of the images in pixels.
+      channels: C.
+
+    Raises:
+      TypeError: if a section has an unknown key or lacks one.
+    """
+    model = Scene2D(image_size=image_size, channels=channels, **_hashable(scene))
+    return AIR(scene=model, **_hashable(inference))
+
+
+def _hashable(section: Mapping[str, Any]) -> dict[str, Any]:
+    """Config lists as tuples: module attributes are static arguments of compiled functions."""
+    return {
+        name: tuple(value) if isinstance(value, list | tuple) else value
+        for name, value in section.items()
+    }
+
+
+def sample_noise(keys: jax.Array, air: AIR) -> Noise:
+    """Draws the noise of a batch, example by example.
+
+    Args:
+      keys: one key per example, `[B]`; so a batch cut over several devices draws what one would.
+      air: the network, for the sizes.
+    """
+    num_steps, scene = air.num_steps, air.scene
+
+    def draw(key):
+        key_pres, key_where, key_what = jax.random.split(key, 3)
+        return Noise(
+            pres=jax.random.uniform(key_pres, (num_steps,)),
+            where=jax.random.normal(key_where, (num_steps, scene.pose_size)),
+            what=jax.random.normal(key_what, (num_steps, scene.z_what_size)),
+        )
+
+    return jax.vmap(draw)(keys)
+
+
+def posterior_mean_noise(batch_size: int, air: AIR) -> Noise:
+    """Noise that puts z_where and z_what at their posterior means and z_pres at its mode."""
+    shape = (batch_size, air.num_steps)
+    return Noise(
+        pres=jnp.full(shape, 0.5),
+        where=jnp.zeros((*shape, air.scene.pose_size)),
+        what=jnp.zeros((*shape, air.scene.z_what_size)),
+    )

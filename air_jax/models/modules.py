@@ -1,0 +1,174 @@
+"""Small networks that the models are made of."""
+
+from collections.abc import Sequence
+
+import chex
+import distrax
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+
+class MLP(nn.Module):
+    """Dense layers with ReLU between them: `[..., D]` to `[..., output_size]`.
+
+    Attributes:
+      hidden: width of each hidden layer.
+      output_size: width of the last, linear layer.
+      bias: initial bias of the last layer.
+      kernel_scale: variance scale of the last layer's initial kernel.
+    """
+
+    hidden: Sequence[int]
+    output_size: int
+    bias: float = 0.0
+    kernel_scale: float = 1.0
+
+    @nn.compact
+    def __call__(self, inputs: jax.Array) -> jax.Array:
+        for width in self.hidden:
+            inputs = nn.relu(nn.Dense(width)(inputs))
+        kernel_init = nn.initializers.variance_scaling(self.kernel_scale, "fan_in", "normal")
+        bias_init = nn.initializers.constant(self.bias)
+        return nn.Dense(self.output_size, kernel_init=kernel_init, bias_init=bias_init)(inputs)
+
+
+class ImageProjection(nn.Module):
+    """Projects flat images to the pre-activations of an LSTM: `[B, H, W, C]` to `[B, 4 D]`.
+
+    Attributes:
+      hidden_size: D, the LSTM's width.
+      init_scale: bound of the uniform initial kernel. The usual `1 / sqrt(H W C)` makes the image
+        a whisper beside the recurrent input, since most pixels are 0.
+    """
+
+    hidden_size: int
+    init_scale: float
+
+    @nn.compact
+    def __call__(self, images: jax.Array) -> jax.Array:
+        chex.assert_rank(images, 4)
+
+        def kernel_init(key, shape, dtype=jnp.float32):
+            return jax.random.uniform(key, shape, dtype, -self.init_scale, self.init_scale)
+
+        flat = images.reshape(images.shape[0], -1)
+        return nn.Dense(4 * self.hidden_size, use_bias=False, kernel_init=kernel_init)(flat)
+
+
+class LSTMCell(nn.Module):
+    """LSTM cell that takes part of its input already projected.
+
+    The same equations as `flax.linen.LSTMCell`, which projects its whole input at every step: here
+    what does not change from step to step (AIR's image) is projected once, outside the loop.
+
+    Attributes:
+      hidden_size: D.
+    """
+
+    hidden_size: int
+
+    @nn.compact
+    def __call__(
+        self, carry: tuple[jax.Array, jax.Array], projected: jax.Array, inputs: Sequence[jax.Array]
+    ) -> tuple[jax.Array, jax.Array]:
+        """One step.
+
+        Args:
+          carry: cell and hidden state, `[B, D]` each.
+          projected: pre-activations of the projected input, `[B, 4 D]`.
+          inputs: further inputs, `[B, *]` each.
+
+        Returns:
+          New cell and hidden state; the hidden state is the output.
+        """
+        cell, hidden = carry
+        stacked = jnp.concatenate([*inputs, hidden], axis=-1)
+        gates = projected + nn.Dense(4 * self.hidden_size, name="gates")(stacked)
+        gate_in, gate_forget, candidate, gate_out = jnp.split(gates, 4, axis=-1)
+        cell = nn.sigmoid(gate_forget) * cell + nn.sigmoid(gate_in) * jnp.tanh(candidate)
+        return cell, nn.sigmoid(gate_out) * jnp.tanh(cell)
+
+    def initial_carry(self, batch_size: int) -> tuple[jax.Array, jax.Array]:
+        """Zero states, `[batch_size, D]` each."""
+        zeros = jnp.zeros((batch_size, self.hidden_size))
+        return zeros, zeros
+
+
+class Encoder(nn.Module):
+    """q(z_what | x_att): a diagonal Gaussian from a glimpse `[B, h, w, C]` (AIR, Fig. 2, VAE)."""
+
+    hidden: Sequence[int]
+    z_what_size: int
+
+    @nn.compact
+    def __call__(self, glimpse: jax.Array) -> distrax.MultivariateNormalDiag:
+        outputs = MLP(self.hidden, 2 * self.z_what_size)(glimpse.reshape(glimpse.shape[0], -1))
+        loc, scale = jnp.split(outputs, 2, axis=-1)
+        return distrax.MultivariateNormalDiag(loc, nn.softplus(scale) + 1e-4)
+
+
+class Decoder(nn.Module):
+    """y_att from z_what: `[B, D]` to a window `[B, h, w, C]` in (0, 1) (AIR, Fig. 2, VAE).
+
+    Attributes:
+      hidden: widths of the hidden layers.
+      window_size: h = w.
+      channels: C.
+      bias: initial output logit; negative, so that the first canvases are nearly empty.
+    """
+
+    hidden: Sequence[int]
+    window_size: int
+    channels: int
+    bias: float
+
+    @nn.compact
+    def __call__(self, z_what: jax.Array) -> jax.Array:
+        shape = (self.window_size, self.window_size, self.channels)
+        size = self.window_size**2 * self.channels
+        logits = MLP(self.hidden, size, bias=self.bias)(z_what)
+        return nn.sigmoid(logits).reshape(z_what.shape[0], *shape)
+
+
+class Baseline(nn.Module):
+    """Neural baselines: a prediction per step, from the image and the latents produced so far.
+
+    A recurrent network of its own (AIR, Sec. 2.2; NVIL, Mnih & Gregor, 2014). Its value at step i
+    uses the latents of the steps before i and never `z_pres_i`, so it leaves the gradient
+    unbiased. Inputs are stopped: the baseline learns from its own loss alone.
+
+    Attributes:
+      hidden_size: width of the LSTM.
+      init_scale: see `ImageProjection`.
+    """
+
+    hidden_size: int
+    init_scale: float
+
+    @nn.compact
+    def __call__(self, images: jax.Array, z_where: jax.Array, z_what: jax.Array) -> jax.Array:
+        """Predicts the standardised signal of every step.
+
+        Args:
+          images: `[B, H, W, C]`.
+          z_where: `[B, N, P]`.
+          z_what: `[B, N, D]`.
+
+        Returns:
+          `[B, N]`, in standard deviations of the signal.
+        """
+        images, z_where, z_what = jax.lax.stop_gradient((images, z_where, z_what))
+        chex.assert_rank([images, z_where, z_what], [4, 3, 3])
+        projected = ImageProjection(self.hidden_size, self.init_scale)(images)
+        latents = jnp.concatenate([z_where, z_what], axis=-1)
+        previous = jnp.zeros_like(latents[:, 0])
+        cell = LSTMCell(self.hidden_size)
+        head = nn.Dense(1)
+        carry = cell.initial_carry(images.shape[0])
+        outputs = []
+        for i in range(latents.shape[1]):
+            carry = cell(carry, projected, [previous])
+            outputs.append(head(carry[1])[:, 0])
+            previous = latents[:, i]
+        return jnp.stack(outputs, axis=1)

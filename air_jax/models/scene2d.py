@@ -1,0 +1,143 @@
+"""The 2-D scene model p(x, z): learned objects, scaled, shifted and summed (AIR, Fig. 2, left)."""
+
+import math
+from collections.abc import Sequence
+
+import chex
+import distrax
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from air_jax.models import modules, spatial_transformer
+
+# exp(+-4): scales far beyond any that a prior supports, and finite. Only a diverging network gets
+# there, where its gradient ends.
+_MAX_LOG_SCALE = 4.0
+
+
+class Scene2D(nn.Module):
+    """Scenes of at most N objects on a black canvas.
+
+    The pose latent is `(log s, t_x, t_y)`, Gaussian under the prior, so that s is positive by
+    construction; the paper gives `z_where ~ N(0, Sigma)` without a parameterisation. KL divergences
+    are those of the Gaussians: they do not change under the exponential.
+
+    Attributes:
+      image_size: side of the image in pixels.
+      channels: C.
+      window_size: side of the window in its own pixels.
+      z_what_size: D.
+      decoder_hidden: widths of the decoder's hidden layers.
+      decoder_bias: initial output logit of the decoder. A first canvas full of grey teaches the
+        model to use no object at all.
+      scale_prior: mean and standard deviation of s (image side / window side). It must fit the
+        objects: 20 pixels of ink in 50 pixels of image want a window of about 23, s = 2.2.
+      shift_prior: mean and standard deviation of t_x and t_y.
+      likelihood_scale: standard deviation of p(x | z), in pixel values.
+    """
+
+    image_size: int
+    channels: int
+    window_size: int
+    z_what_size: int
+    decoder_hidden: Sequence[int]
+    decoder_bias: float
+    scale_prior: tuple[float, float]
+    shift_prior: tuple[float, float]
+    likelihood_scale: float
+
+    pose_size = 3
+
+    def setup(self):
+        self.decoder = modules.Decoder(
+            self.decoder_hidden, self.window_size, self.channels, self.decoder_bias
+        )
+
+    def prior_pose(self) -> distrax.MultivariateNormalDiag:
+        """p of the pose latent `(log s, t_x, t_y)`, event shape `(3,)`.
+
+        log s has the moments that give s the mean and deviation of `scale_prior`.
+        """
+        mean, deviation = self.scale_prior
+        variance = math.log1p((deviation / mean) ** 2)
+        loc = jnp.array([math.log(mean) - variance / 2, self.shift_prior[0], self.shift_prior[0]])
+        scale = jnp.array([math.sqrt(variance), self.shift_prior[1], self.shift_prior[1]])
+        return distrax.MultivariateNormalDiag(loc, scale)
+
+    def prior_what(self) -> distrax.MultivariateNormalDiag:
+        """p(z_what) = N(0, 1), event shape `(D,)`."""
+        return distrax.MultivariateNormalDiag(
+            jnp.zeros(self.z_what_size), jnp.ones(self.z_what_size)
+        )
+
+    def pose_to_where(self, pose: jax.Array) -> jax.Array:
+        """`(log s, t_x, t_y)` to `z_where = (s, t_x, t_y)`, `[..., 3]`."""
+        log_scale = jnp.clip(pose[..., :1], -_MAX_LOG_SCALE, _MAX_LOG_SCALE)
+        return jnp.concatenate([jnp.exp(log_scale), pose[..., 1:]], axis=-1)
+
+    def render_object(self, z_where: jax.Array, z_what: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Draws one object.
+
+        Args:
+          z_where: `[B, 3]`.
+          z_what: `[B, D]`.
+
+        Returns:
+          The object in its own window, `[B, window_size, window_size, C]` (y_att), and placed in
+          an empty image, `[B, H, W, C]` (y).
+        """
+        window = self.decoder(z_what)
+        return window, spatial_transformer.place(window, z_where, image_size=self.image_size)
+
+    def empty_canvas(self, batch_size: int) -> jax.Array:
+        """The canvas before the first object, `[batch_size, H, W, C]`."""
+        return jnp.zeros((batch_size, self.image_size, self.image_size, self.channels))
+
+    def compose(self, canvas: jax.Array, placed: jax.Array, present: jax.Array) -> jax.Array:
+        """Adds one object to the canvas where it is present (the paper's sum).
+
+        Args:
+          canvas: `[B, H, W, C]`.
+          placed: the object in an empty image, `[B, H, W, C]`.
+          present: 0/1, `[B]`.
+        """
+        return canvas + present[:, None, None, None] * placed
+
+    def log_likelihood(self, images: jax.Array, canvas: jax.Array) -> jax.Array:
+        """log p(x | z) = log N(x; canvas, likelihood_scale), nats, summed over pixels.
+
+        Args:
+          images: `[..., H, W, C]`.
+          canvas: the same shape.
+
+        Returns:
+          `[...]`.
+        """
+        chex.assert_equal_shape([images, canvas])
+        squared = jnp.square((images - canvas) / self.likelihood_scale)
+        constant = math.log(self.likelihood_scale) + 0.5 * math.log(2 * math.pi)
+        return -0.5 * squared.sum((-3, -2, -1)) - constant * math.prod(images.shape[-3:])
+
+    def sample(self, key: chex.PRNGKey, counts: jax.Array, num_steps: int) -> jax.Array:
+        """Draws scenes from the model, without the likelihood's noise.
+
+        Args:
+          key: PRNG key.
+          counts: number of objects of each scene, int32 `[B]`, at most `num_steps`.
+          num_steps: N.
+
+        Returns:
+          Canvases, `[B, H, W, C]`.
+        """
+        key_pose, key_what = jax.random.split(key)
+        shape = (counts.shape[0], num_steps)
+        z_where = self.pose_to_where(
+            self.prior_pose().sample(seed=key_pose, sample_shape=shape)
+        )
+        z_what = self.prior_what().sample(seed=key_what, sample_shape=shape)
+        canvas = self.empty_canvas(counts.shape[0])
+        for i in range(num_steps):
+            _, placed = self.render_object(z_where[:, i], z_what[:, i])
+            canvas = self.compose(canvas, placed, (i < counts).astype(canvas.dtype))
+        return canvas
