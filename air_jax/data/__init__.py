@@ -1,0 +1,1 @@
+"""Data: digits, composed scenes, users' own images, and the datasets made of them."""

@@ -1,0 +1,263 @@
+"""The dataset that every experiment takes: training, validation and test scenes."""
+
+import hashlib
+import json
+import os
+import pathlib
+import tempfile
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from absl import logging
+
+from air_jax.data.digits import DigitSplits, load_digits, locate_digits
+from air_jax.data.images import prepare_images, read_images
+from air_jax.data.scenes import Scenes, compose_scenes
+
+_SPLITS = ("train", "validation", "test")
+# Part of the cache's key: to be raised whenever the same options would give other scenes.
+_CACHE_VERSION = 1
+_MIN_PATH_IMAGES = 3
+_MAX_LISTED = 10  # errors named in a message
+
+
+class Dataset(NamedTuple):
+    """Three sets of scenes made of disjoint digits or images.
+
+    Attributes:
+        train: the only one that training sees, and of it only the images.
+        validation: for choosing recipes and checkpoints.
+        test: read once, at the end.
+        description: where the data come from, how many digits and images each set has, and the
+            options that made them; JSON-able.
+    """
+
+    train: Scenes
+    validation: Scenes
+    test: Scenes
+    description: dict[str, Any]
+
+
+def create_dataset(
+    *,
+    source: str,
+    tfds_dir: str | None,
+    path: str | None,
+    invert: bool,
+    cache_dir: str | None,
+    image_size: int,
+    counts: Sequence[int],
+    digit_scale: tuple[float, float],
+    num_train: int,
+    num_validation: int,
+    num_test: int,
+    seed: int,
+) -> Dataset:
+    """Composes scenes of MNIST digits, or reads the user's own images.
+
+    Args:
+        source: "tfds", "embedded" or "auto" for digits (see `digits.load_digits`); "path" for
+            the user's own images, of which validation and test get a tenth each.
+        tfds_dir: TFDS's data folder; if None or empty, `TFDS_DATA_DIR` or TFDS's default.
+        path: for source "path", what `images.read_images` takes; otherwise None or empty.
+        invert: for source "path", whether the images are dark on light.
+        cache_dir: where composed scenes are kept on disk (190 MB for 75,000 scenes of 50x50); if
+            None, `$XDG_CACHE_HOME/air_jax` or `~/.cache/air_jax`; if empty, nowhere.
+        image_size: side of the images, pixels; the user's are resized to it.
+        counts: the possible numbers of digits in an image, in equal shares.
+        digit_scale: least and greatest scale of a digit's side.
+        num_train: number of training images; for source "path" the most to use.
+        num_validation: the same of validation images.
+        num_test: the same of test images.
+        seed: of the composition or, for source "path", of the shuffling.
+    Returns:
+        The three sets and their description.
+    Raises:
+        FileNotFoundError: if `source` is "tfds" and MNIST is not prepared, or nothing is at
+            `path`.
+        ValueError: if an option is out of range, options contradict each other, or images cannot
+            be used.
+    """
+    sizes = {"train": num_train, "validation": num_validation, "test": num_test}
+    for split, size in sizes.items():
+        if size < 1:
+            raise ValueError(f"num_{split} is {size}; it must be a positive integer")
+    if source == "path":
+        if not path:
+            raise ValueError(
+                "source is 'path' but no path is given: set path to a PNG, JPEG, folder, .npz or "
+                ".npy"
+            )
+        return _read_own(path, invert=invert, image_size=image_size, sizes=sizes, seed=seed)
+    if source not in ("auto", "tfds", "embedded"):
+        raise ValueError(
+            f"source of the data is {source!r}; it must be 'auto', 'tfds', 'embedded' or 'path'"
+        )
+    if path or invert:
+        raise ValueError(
+            f"path ({path!r}) and invert ({invert}) are for the user's own images, but source is "
+            f"{source!r}: set source to 'path', or leave them unset"
+        )
+    if seed < 0:
+        raise ValueError(f"seed is {seed}; it must be an integer >= 0")
+    options = {
+        "image_size": image_size,
+        "counts": list(counts),
+        "digit_scale": [float(scale) for scale in digit_scale],
+        "num_images": sizes,
+        "seed": seed,
+    }
+    options = json.loads(json.dumps(options, default=int))  # NumPy's integers become Python's
+    files = locate_digits(source=source, tfds_dir=tfds_dir)
+    cache = _cache_file(cache_dir, {**options, "digits": files.digest, "version": _CACHE_VERSION})
+    arrays = None if cache is None else _load_cache(cache)
+    if arrays is None:
+        arrays = _compose_splits(
+            load_digits(source=files.source, tfds_dir=tfds_dir),
+            sizes=sizes,
+            counts=counts,
+            image_size=image_size,
+            digit_scale=digit_scale,
+            seed=seed,
+        )
+        if cache is not None:
+            _save_cache(cache, arrays)
+    scenes = {
+        split: Scenes(*(arrays[f"{split}_{field}"] for field in Scenes._fields))
+        for split in _SPLITS
+    }
+    description = {
+        "source": files.source,
+        "folder": files.folder,
+        "num_digits": dict(zip(_SPLITS, arrays["num_digits"].tolist(), strict=True)),
+        **options,
+    }
+    return Dataset(**scenes, description=description)
+
+
+def _compose_splits(
+    digits: DigitSplits, *, sizes: dict[str, int], seed: int, **options: Any
+) -> dict[str, np.ndarray]:
+    """Composes the scenes of the three sets; returns flat arrays, as they are cached."""
+    arrays: dict[str, np.ndarray] = {}
+    seeds = np.random.SeedSequence(seed).spawn(len(_SPLITS))
+    split_digits = [getattr(digits, split) for split in _SPLITS]
+    for split, members, split_seed in zip(_SPLITS, split_digits, seeds, strict=True):
+        scenes = compose_scenes(members, num_scenes=sizes[split], seed=split_seed, **options)
+        arrays |= {f"{split}_{field}": array for field, array in scenes._asdict().items()}
+    arrays["num_digits"] = np.array([len(members.labels) for members in split_digits])
+    return arrays
+
+
+def _read_own(
+    path: str, *, invert: bool, image_size: int, sizes: dict[str, int], seed: int
+) -> Dataset:
+    """Reads the user's images and splits them 80 / 10 / 10, at most `sizes` in each."""
+    own = read_images(path)
+    if own.errors:
+        listed = "; ".join(f"{name}: {reason}" for name, reason in own.errors[:_MAX_LISTED])
+        more = f"; and {len(own.errors) - _MAX_LISTED} more" * (len(own.errors) > _MAX_LISTED)
+        raise ValueError(
+            f"{len(own.errors)} images of {path} cannot be used: {listed}{more}. Repair or remove "
+            "them"
+        )
+    num_images = len(own.images)
+    if num_images < _MIN_PATH_IMAGES:
+        raise ValueError(
+            f"{path} holds {num_images} images; at least {_MIN_PATH_IMAGES} are needed, one each "
+            "for training, validation and test"
+        )
+    prepared = prepare_images(own.images, image_size=image_size, invert=invert, names=own.names)
+    num_resized = sum(note is not None for note in prepared.notes)
+    if num_resized:
+        logging.info("%d of %d images were resized.", num_resized, num_images)
+
+    order = np.random.Generator(np.random.PCG64(seed)).permutation(num_images)
+    held_out = max(1, num_images // 10)
+    parts = {
+        "validation": order[:held_out],
+        "test": order[held_out : 2 * held_out],
+        "train": order[2 * held_out :],
+    }
+    scenes = {}
+    for split in _SPLITS:
+        members = parts[split][: sizes[split]]
+        unknown = np.full(len(members), -1, np.int32)
+        scenes[split] = Scenes(
+            images=np.rint(prepared.images[members] * 255).astype(np.uint8),
+            counts=unknown if own.counts is None else own.counts[members],
+            boxes=np.zeros((len(members), 0, 4), np.float32),
+            labels=np.zeros((len(members), 0), np.int32),
+        )
+    description = {
+        "source": "path",
+        "folder": str(path),
+        "invert": bool(invert),
+        "num_found": num_images,
+        "num_resized": num_resized,
+        "image_size": int(image_size),
+        "num_images": {split: len(scenes[split].images) for split in _SPLITS},
+        "seed": int(seed),
+    }
+    return Dataset(**scenes, description=description)
+
+
+def _cache_file(cache_dir: str | None, key: dict[str, Any]) -> pathlib.Path | None:
+    """Returns the file that caches the scenes made from `key`; None for no cache."""
+    if cache_dir is None:
+        base = os.path.expanduser(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
+        if base.startswith("~"):
+            logging.warning("There is no home folder: composed scenes are not cached.")
+            return None
+        cache_dir = os.path.join(base, "air_jax")
+    if not cache_dir:
+        return None
+    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
+    return pathlib.Path(os.path.expanduser(cache_dir)) / f"scenes-{digest[:32]}.npz"
+
+
+def _load_cache(path: pathlib.Path) -> dict[str, np.ndarray] | None:
+    """Returns the arrays of an intact cache file, else None, with a warning if it is damaged."""
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+        if arrays.pop("digest").tobytes() == _digest(arrays):
+            return arrays
+        reason = "its contents do not match their digest"
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    # Damage to a zip file raises almost anything; whatever it is, the scenes can be rebuilt.
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"
+    logging.warning("The cached scenes in %s are damaged (%s): rebuilding them.", path, reason)
+    return None
+
+
+def _save_cache(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:
+    """Writes the cache file in one step, so that no other process sees a part of it."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(
+            dir=path.parent, prefix=path.stem, suffix=".tmp", delete=False
+        ) as file:
+            try:
+                contents: Any = {**arrays, "digest": np.frombuffer(_digest(arrays), np.uint8)}
+                np.savez(file, **contents)
+                file.close()
+                os.replace(file.name, path)
+            except BaseException:
+                os.unlink(file.name)
+                raise
+    except OSError as error:
+        logging.warning("The scenes could not be cached in %s: %s", path.parent, error)
+
+
+def _digest(arrays: dict[str, np.ndarray]) -> bytes:
+    """Returns the SHA-256 of names, types, shapes and contents."""
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
+        digest.update(array.reshape(-1).data)
+    return digest.digest()
