@@ -1,0 +1,399 @@
+"""The paper's figures, and pictures of what was found in a user's image.
+
+Plain arrays in, a `matplotlib.figure.Figure` out. Figures are built without pyplot, which
+would look for a display and keep every figure alive.
+"""
+
+import math
+import os
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import FuncFormatter
+from numpy.typing import ArrayLike
+
+from air_jax.models.spatial_transformer import window_box
+
+DPI = 150
+# Red, green and blue as in the paper's figure 3, bright enough to be seen on black. They differ
+# in lightness as well as in hue, and each window bears its number, for the colour-blind.
+STEP_COLOURS = ("#ff4136", "#3df08a", "#5c9dff", "#ffc233", "#ee82ee", "#e8e8e8")
+_STEP_MAPS = ("Reds", "Greens", "Blues", "YlOrBr", "Purples", "Greys")
+# For curves on white; the first is for the whole set (Okabe & Ito, 2008).
+_CURVE_COLOURS = ("#000000", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+
+
+def timeline(
+    images: np.ndarray,
+    steps: Sequence[int],
+    reconstructions: np.ndarray,
+    z_where: np.ndarray,
+    z_pres: np.ndarray,
+) -> Figure:
+    """Reconstructions and attention windows as training goes on (the paper's figure 3, left).
+
+    Args:
+      images: the data, uint8 or float in [0, 1], `[M, S, S]` or `[M, S, S, 1]`.
+      steps: training steps of the T milestones.
+      reconstructions: of the same images at each milestone, `[T, M, S, S]` or `[..., 1]`.
+      z_where: `(s, t_x, t_y)` of each window, `[T, M, N, 3]`.
+      z_pres: 1 where a window is in use, 0 elsewhere, `[T, M, N]`.
+
+    Returns:
+      A row of data, and below it one row per milestone.
+
+    Raises:
+      ValueError: if shapes disagree or the images are not square.
+    """
+    images, reconstructions = _without_channel(images, 3), _without_channel(reconstructions, 4)
+    num_images, size = images.shape[:2]
+    num_rows, num_steps = len(steps), np.shape(z_pres)[-1]
+    _check_shape("images", images, (num_images, size, size))
+    _check_shape("reconstructions", reconstructions, (num_rows, *images.shape))
+    _check_shape("z_where", z_where, (num_rows, num_images, num_steps, 3))
+    _check_shape("z_pres", z_pres, (num_rows, num_images, num_steps))
+
+    # Inches. Placed by hand: laying out a hundred axes automatically takes seconds.
+    tile, pitch, left, top = 0.9, 0.96, 0.85, 0.1
+    width = max(left + num_images * pitch + 0.04, 3.4)
+    columns, bottom = _legend_grid(num_steps, width)
+    height = top + (num_rows + 1) * pitch + bottom
+    figure = Figure(figsize=(width, height))
+
+    def add_image(row: int, column: int, image: np.ndarray) -> Axes:
+        x, y = left + column * pitch, height - top - row * pitch - tile
+        axes = figure.add_axes((x / width, y / height, tile / width, tile / height))
+        _show_image(axes, image)
+        if column == 0:
+            label = "data" if row == 0 else _thousands(steps[row - 1])
+            axes.set_ylabel(label, rotation=0, ha="right", va="center", fontsize=10)
+        return axes
+
+    boxes = np.asarray(window_box(z_where, size))
+    for column in range(num_images):
+        add_image(0, column, images[column])
+        for row in range(num_rows):
+            axes = add_image(row + 1, column, reconstructions[row, column])
+            for step in np.flatnonzero(np.asarray(z_pres)[row, column]):
+                _draw_window(axes, boxes[row, column, step], int(step), linewidth=1.3, fontsize=6)
+    middle_of_rows = (bottom + num_rows * pitch / 2) / height
+    figure.supylabel("training step", x=0.08 / width, y=middle_of_rows, fontsize=9)
+    _add_legend(figure, num_steps, columns)
+    return figure
+
+
+def count_accuracy(
+    steps: Sequence[int],
+    accuracy: ArrayLike,
+    per_count: Mapping[int, ArrayLike] | None = None,
+    chance: float | None = None,
+    bar: float | None = None,
+) -> Figure:
+    """Count accuracy over training (the paper's figure 3, above right).
+
+    Args:
+      steps: training steps of the T measurements.
+      accuracy: share of images counted right, in [0, 1], `[T]`.
+      per_count: the same among the images of each true count, `{count: [T]}`.
+      chance: share that a guess gets right, a dashed line.
+      bar: share to be reached, a dotted line.
+
+    Returns:
+      Curves in percent, with their last values in the legend.
+    """
+    figure, axes = _chart(6.4, 3.4, "training step", "count accuracy (%)")
+    curves = {"all images": accuracy}
+    for count, values in sorted((per_count or {}).items()):
+        curves[_plural(count, "object")] = values
+    for i, (label, values) in enumerate(curves.items()):
+        percent = 100.0 * np.asarray(values, float)
+        finite = percent[np.isfinite(percent)]
+        if finite.size:
+            label += f": {finite[-1]:.1f} %"
+        _draw_curve(axes, steps, percent, i, label)
+    for share, style, name in ((chance, "--", "chance"), (bar, ":", "bar")):
+        if share is not None:
+            label = f"{name}: {100 * share:.4g} %"
+            axes.axhline(100 * share, color="0.45", linestyle=style, label=label)
+    axes.set_ylim(-2, 102)
+    figure.legend(loc="outside right center", fontsize=8, frameon=False)
+    return figure
+
+
+def learning_curve(steps: Sequence[int], values: ArrayLike, ylabel: str) -> Figure:
+    """One quantity over training.
+
+    Args:
+      steps: training steps of the T measurements.
+      values: the quantity, `[T]`; nan leaves a gap.
+      ylabel: its name and unit, such as "ELBO (nats per image)".
+    """
+    figure, axes = _chart(5.2, 3.2, "training step", ylabel)
+    _draw_curve(axes, steps, np.asarray(values, float), 1, None)
+    return figure
+
+
+def scan_policy(z_where: np.ndarray, z_pres: np.ndarray, image_size: int) -> Figure:
+    """Where each step of inference looks (the paper's figure 3, below right).
+
+    Args:
+      z_where: `(s, t_x, t_y)` of each window, `[M, N, 3]`.
+      z_pres: 1 where a window is in use, 0 elsewhere, `[M, N]`.
+      image_size: side of the images in pixels.
+
+    Returns:
+      A heat map of window centres for each step; those outside of the image are counted in the
+      title, not in the map.
+    """
+    present = np.asarray(z_pres) > 0
+    num_steps = present.shape[-1]
+    _check_shape("z_where", z_where, (len(present), num_steps, 3))
+    boxes = np.asarray(window_box(z_where, image_size))
+    centres = (boxes[..., :2] + boxes[..., 2:]) / 2
+
+    # Inches; by hand, so that a panel without a colour scale is as large as the others.
+    width, height, side = 0.7 + 2.5 * num_steps, 3.5, 2.1
+    figure = Figure(figsize=(width, height))
+    edges = np.linspace(0, image_size, min(image_size, 25) + 1)
+    for step in range(num_steps):
+        corner = (0.65 + 2.5 * step) / width, 0.95 / height
+        axes = figure.add_axes((*corner, side / width, side / height))
+        x, y = centres[present[:, step], step].T
+        _show_heat_map(axes, x, y, edges, _STEP_MAPS[step % len(_STEP_MAPS)])
+        outside = np.count_nonzero((np.minimum(x, y) < 0) | (np.maximum(x, y) > image_size))
+        title = f"{_ordinal(step + 1)} window\n{_plural(len(x), 'object')}"
+        axes.set_title(title + (f", {outside:,} outside" if outside else ""), fontsize=9)
+        axes.set_ylabel("y (pixels)" if step == 0 else "", fontsize=8)
+    return figure
+
+
+def confusion(matrix: ArrayLike) -> Figure:
+    """Confusion matrix of counts: each cell's images, and their share of the true count.
+
+    Args:
+      matrix: number of images, `[true, inferred]`, square.
+    """
+    matrix = np.asarray(matrix)
+    num_counts = len(matrix)
+    totals = matrix.sum(axis=1, keepdims=True)
+    share = matrix / np.maximum(totals, 1)
+
+    side = max(0.75 * num_counts + 1.2, 3.2)
+    figure, axes = _chart(side, side, "inferred number of objects", "true number of objects")
+    axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    for true, inferred in np.ndindex(matrix.shape):
+        images = matrix[true, inferred]
+        text = f"{images:,}\n{100 * share[true, inferred]:.1f} %" if images else "0"
+        colour = "white" if share[true, inferred] > 0.5 else "black" if images else "0.6"
+        axes.text(inferred, true, text, ha="center", va="center", color=colour, fontsize=8)
+    axes.set(xticks=range(num_counts), yticks=range(num_counts))
+    axes.tick_params(length=0)
+    if totals.sum():
+        right = 100 * np.trace(matrix) / totals.sum()
+        axes.set_title(f"{right:.2f} % of {totals.sum():,} images counted right", fontsize=9)
+    return figure
+
+
+def annotated(
+    image: np.ndarray, windows: ArrayLike, boxes: ArrayLike, num_objects: int, title: str
+) -> Figure:
+    """A picture with the objects found in it.
+
+    Args:
+      image: uint8 or float in [0, 1], `[H, W]`, `[H, W, 1]` or `[H, W, 3]`.
+      windows: attention windows in pixels of this image, `[N, 4]`: x_min, y_min, x_max, y_max.
+      boxes: boxes of the objects' ink, likewise, `[N, 4]`.
+      num_objects: how many there are; the first so many windows and boxes are drawn.
+      title: any text, such as the file's name; shortened to fit.
+
+    Raises:
+      ValueError: if shapes disagree.
+    """
+    image, windows, boxes = _without_channel(image, 2), np.asarray(windows), np.asarray(boxes)
+    _check_shape("windows", windows, (len(windows), 4))
+    _check_shape("boxes", boxes, windows.shape)
+    if not 0 <= num_objects <= len(windows):
+        raise ValueError(f"num_objects is {num_objects}, but there are {len(windows)} windows")
+
+    # Inches; the longer side of the picture always has the same length.
+    height, width = (4.8 * side / max(image.shape[:2]) for side in image.shape[:2])
+    full_width = max(width, 2.8) + 0.2
+    columns, legend_height = _legend_grid(num_objects + 1, full_width)
+    full_height = height + 0.35 + legend_height
+    figure = Figure(figsize=(full_width, full_height))
+    corner = (0.5 - width / full_width / 2, legend_height / full_height)
+    axes = figure.add_axes((*corner, width / full_width, height / full_height))
+    _show_image(axes, image)
+    for step in range(num_objects):
+        _draw_window(axes, windows[step], step, linewidth=1.6, fontsize=9)
+        _outline(axes, boxes[step], color=_step_colour(step), linewidth=0.9, linestyle="--")
+    # A file's name is not a formula, however many dollar signs it has.
+    title = _shortened(title, int(full_width / 0.085))
+    figure.suptitle(title, y=1 - 0.1 / full_height, fontsize=9, parse_math=False)
+    label = "ink" if num_objects else "no object found"
+    last = Line2D([], [], color="0.4", lw=0.9, ls="--" if num_objects else "none", label=label)
+    _add_legend(figure, num_objects, columns, last)
+    return figure
+
+
+def save(figure: Figure, path: str | os.PathLike[str]) -> None:
+    """Writes a figure; a reader finds the old file or the new one, never half.
+
+    Args:
+      figure: what to write.
+      path: its file; the suffix is the format (.png, .pdf, .svg), folders are created.
+
+    Raises:
+      ValueError: if the suffix is missing or not a format.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with warnings.catch_warnings():
+            # A user's file name may have letters that the font lacks; they show as boxes.
+            warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+            figure.savefig(temporary, dpi=DPI, format=path.suffix[1:])
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _check_shape(name: str, array: ArrayLike, expected: tuple[int, ...]) -> None:
+    if np.shape(array) != expected:
+        raise ValueError(f"{name} must have shape {expected}, got {np.shape(array)}")
+
+
+def _without_channel(images: ArrayLike, rank: int) -> np.ndarray:
+    images = np.asarray(images)
+    return images[..., 0] if images.ndim == rank + 1 and images.shape[-1] == 1 else images
+
+
+def _show_image(axes: Axes, image: np.ndarray) -> None:
+    """Shows an image in pixel-edge coordinates, in which boxes can be drawn as they are."""
+    height, width = image.shape[:2]
+    white = 255 if image.dtype == np.uint8 else 1.0
+    axes.imshow(image.clip(0, white), "gray", vmin=0, vmax=white, extent=(0, width, height, 0))
+    axes.set(xlim=(0, width), ylim=(height, 0), xticks=[], yticks=[])
+    axes.spines[:].set_visible(False)
+
+
+def _step_colour(step: int) -> str:
+    return STEP_COLOURS[step % len(STEP_COLOURS)]
+
+
+def _outline(axes: Axes, box: np.ndarray, **style: Any) -> None:
+    x_min, y_min, x_max, y_max = (float(edge) for edge in box)
+    axes.add_patch(Rectangle((x_min, y_min), x_max - x_min, y_max - y_min, fill=False, **style))
+
+
+def _draw_window(axes: Axes, box: np.ndarray, step: int, linewidth: float, fontsize: int) -> None:
+    """Draws a window's border, with its number in a corner of the part that is visible."""
+    _outline(axes, box, color=_step_colour(step), linewidth=linewidth)
+    (_, width), (height, _) = axes.get_xlim(), axes.get_ylim()
+    # Each step has a corner of its own, so that numbers of coinciding windows stay legible. A
+    # tenth of the side is about a number's size: none leaves the picture.
+    at_right, at_bottom = step % 2, step // 2 % 2
+    x = np.clip(box[2], 0.1 * width, width) if at_right else np.clip(box[0], 0, 0.9 * width)
+    y = np.clip(box[3], 0.1 * height, height) if at_bottom else np.clip(box[1], 0, 0.9 * height)
+    inset = 0.35 * fontsize
+    axes.annotate(
+        str(step + 1),
+        (x, y),
+        xytext=(inset * (1 - 2 * at_right), inset * (2 * at_bottom - 1)),
+        textcoords="offset points",
+        ha=("left", "right")[at_right],
+        va=("top", "bottom")[at_bottom],
+        color=_step_colour(step),
+        fontsize=fontsize,
+        fontweight="bold",
+        path_effects=[withStroke(linewidth=1.5, foreground="black")],
+    )
+
+
+def _legend_grid(num_entries: int, width: float) -> tuple[int, float]:
+    """Columns, and height in inches, of a legend in a figure `width` inches wide."""
+    columns = int(width / 1.1)
+    return columns, 0.12 + 0.2 * math.ceil(num_entries / columns)
+
+
+def _add_legend(figure: Figure, num_windows: int, columns: int, *others: Line2D) -> None:
+    handles = [
+        Line2D([], [], color=_step_colour(i), linewidth=2.5, label=f"{_ordinal(i + 1)} window")
+        for i in range(num_windows)
+    ]
+    style: dict[str, Any] = {"fontsize": 8, "frameon": False, "columnspacing": 1.2}
+    style |= {"loc": "lower center", "borderaxespad": 0.2}
+    figure.legend(handles=[*handles, *others], ncols=columns, **style)
+
+
+def _chart(width: float, height: float, xlabel: str, ylabel: str) -> tuple[Figure, Axes]:
+    layout = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1)
+    figure = Figure(figsize=(width, height), layout=layout)
+    return figure, figure.add_subplot(xlabel=xlabel, ylabel=ylabel)
+
+
+def _draw_curve(
+    axes: Axes, steps: Sequence[int], values: np.ndarray, index: int, label: str | None
+) -> None:
+    _check_shape("values", values, (len(steps),))
+    colour = _CURVE_COLOURS[index % len(_CURVE_COLOURS)]
+    # Few measurements are shown as such; a dense curve would drown in markers.
+    marker = "o" if len(steps) <= 40 else None
+    axes.plot(steps, values, color=colour, label=label, marker=marker, markersize=3, linewidth=1.4)
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda step, _: _thousands(step)))
+    axes.grid(color="0.9", linewidth=0.8)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _show_heat_map(
+    axes: Axes, x: np.ndarray, y: np.ndarray, edges: np.ndarray, colours: str
+) -> None:
+    size = edges[-1]
+    ticks = [0, size / 2, size]
+    axes.set(xlim=(0, size), ylim=(size, 0), xticks=ticks, yticks=ticks)
+    axes.tick_params(labelsize=7)
+    axes.set_xlabel("x (pixels)", fontsize=8)
+    if not len(x):
+        axes.text(size / 2, size / 2, "never used", ha="center", va="center", color="0.4")
+        return
+    density = 100 * np.histogram2d(y, x, bins=(edges, edges))[0] / len(x)
+    mesh = axes.pcolormesh(edges, edges, density, cmap=colours, vmin=0, rasterized=True)
+    bar = axes.inset_axes((0.1, -0.27, 0.8, 0.05))
+    axes.figure.colorbar(mesh, cax=bar, orientation="horizontal")
+    bar.locator_params(nbins=4)
+    bar.tick_params(labelsize=7)
+    bar.set_xlabel(f"% of windows per {edges[1]:.3g} × {edges[1]:.3g} pixels", fontsize=7)
+
+
+def _thousands(step: float) -> str:
+    """0, 500, 1k, 2.5k, 1.2M."""
+    for unit, suffix in ((1e6, "M"), (1e3, "k")):
+        if abs(step) >= unit:
+            return f"{step / unit:.2f}".rstrip("0").rstrip(".") + suffix
+    return f"{step:g}"
+
+
+def _ordinal(number: int) -> str:
+    return str(number) + {1: "st", 2: "nd", 3: "rd"}.get(number, "th")
+
+
+def _plural(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'s' * (number != 1)}"
+
+
+def _shortened(text: str, length: int) -> str:
+    """One line of at most `length` characters, without its middle where it is longer."""
+    text = " ".join(text.split())
+    if len(text) <= length:
+        return text
+    return f"{text[: (length - 1) // 2]}…{text[-(length // 2) :]}"
