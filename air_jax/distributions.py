@@ -1,5 +1,8 @@
 """The law of n that distrax lacks: a count in unary code, decided one step at a time."""
 
+import math
+from collections.abc import Callable
+
 import chex
 import distrax
 import jax
@@ -114,3 +117,43 @@ def categorical(log_weights: jax.Array) -> UnaryCode:
     # the one count left behind.
     log_tail = jax.lax.cumlogsumexp(log_weights, axis=0, reverse=True)
     return UnaryCode(log_tail[1:] - log_weights[:-1])
+
+
+PRIORS = ("geometric", "binomial")
+
+
+def create_prior(
+    *, name: str, start: float, end: float, steps: int, num_steps: int
+) -> Callable[[jax.Array], UnaryCode]:
+    """The prior over n as a function of the training step.
+
+    rho goes from `start` to `end` linearly in its log-odds, then stays. Going from dear to cheap
+    (a small rho first) makes every object explain tens of nats, a whole digit and never half of
+    one, while the model is still forming its idea of an object.
+
+    Args:
+      name: one of `PRIORS`.
+      start: rho at step 0, in (0, 1).
+      end: rho from step `steps` on, in (0, 1); what evaluation uses.
+      steps: length of the schedule; 0 for a constant prior.
+      num_steps: N.
+
+    Returns:
+      `prior(step) -> UnaryCode` with logits `[N]`.
+
+    Raises:
+      ValueError: if the name is unknown or a rho is not in (0, 1).
+    """
+    if name not in PRIORS:
+        raise ValueError(f"prior is {name!r}; valid names are {', '.join(PRIORS)}.")
+    for rho in (start, end):
+        if not 0.0 < rho < 1.0:
+            raise ValueError(f"rho is {rho}; P(one more object) lies strictly between 0 and 1.")
+    first, last = (math.log(rho) - math.log1p(-rho) for rho in (start, end))
+    law = geometric if name == "geometric" else binomial
+
+    def prior(step: jax.Array) -> UnaryCode:
+        progress = jnp.clip(step / steps, 0.0, 1.0) if steps else jnp.ones(())
+        return law(first + (last - first) * progress, num_steps)
+
+    return prior

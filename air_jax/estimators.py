@@ -15,18 +15,18 @@ from air_jax import objectives
 from air_jax.distributions import UnaryCode
 from air_jax.models.air import AIR, Trace, sample_noise
 from air_jax.models.modules import Baseline
-from air_jax.train import LossOutput
+from air_jax.objectives import LossOutput
 
 NAMES = ("nvil", "enumerate")
 
 
 class Moments(NamedTuple):
-    """Moments of each step's signal, averages over a batch or over earlier steps, `[..., N]`.
+    """Moments of each step's gain, averages over a batch or over earlier steps, `[..., N]`.
 
     Attributes:
       weight: share of examples that reached the step.
-      first: mean of reached * signal, nats.
-      second: mean of reached * signal^2, nats^2.
+      first: mean of reached * gain, nats.
+      second: mean of reached * gain^2, nats^2.
     """
 
     weight: jax.Array
@@ -34,7 +34,7 @@ class Moments(NamedTuple):
     second: jax.Array
 
     def standardisation(self) -> tuple[jax.Array, jax.Array]:
-        """Mean and standard deviation (at least 1 nat) of the signal, `[..., N]` each."""
+        """Mean and standard deviation (at least 1 nat) of the gain, `[..., N]` each."""
         weight = jnp.where(self.weight > 0, self.weight, 1.0)
         mean = self.first / weight
         variance = self.second / weight - jnp.square(mean)
@@ -52,16 +52,17 @@ def nvil(
     """Score function with neural baselines: the paper's estimator.
 
     grad E_q[f] = E_q[grad f + sum_i (f_i - b_i) grad log q(z_pres_i)], f_i the downstream signal of
-    step i; Mnih & Gregor (2014), Eq. 5 and Sec. 2.2-2.3; AIR, Sec. 2.2. The baseline is a network's
-    output in units of the signal's moving mean and deviation, so that it need not learn values of
-    several hundred nats. Those come from earlier steps only, and the score signal itself is never
-    divided by them: both would bias the gradient.
+    step i; Mnih & Gregor (2014), Eq. 5 and Sec. 2.2-2.3; AIR, Sec. 2.2. The baseline is structured:
+    the likelihood of the canvas so far, which the image and the latents before step i determine,
+    and a network's prediction of what is gained upon it, in units of the gain's moving mean and
+    deviation. Those come from earlier steps only, and the score signal itself is never divided by
+    them: both would bias the gradient.
 
     Args:
       trace: a pass at the sampled n (or one that scored every count).
       prior: p(z_pres), logits `[N]`.
-      baseline: standardised prediction of the downstream signal, `[B, N]`.
-      moments: of the signal in earlier steps, `[N]`. A step never reached before (weight 0) has no
+      baseline: standardised prediction of the gain, `[B, N]`.
+      moments: of the gain in earlier steps, `[N]`. A step never reached before (weight 0) has no
         baseline yet: its score term and its baseline wait for the next step.
 
     Returns:
@@ -78,14 +79,15 @@ def nvil(
 
     mask = reached(trace.z_pres)
     signal = jax.lax.stop_gradient(objectives.downstream_signal(trace, prior))
+    gain = signal - trace.log_p_x_before
     mean, deviation = moments.standardisation()
-    centred = signal - mean - deviation * jax.lax.stop_gradient(baseline)
+    centred = gain - mean - deviation * jax.lax.stop_gradient(baseline)
     known = mask * moments.weight > 0
     score = jnp.where(known, centred * trace.posterior.log_prob_steps(trace.z_pres), 0.0).sum(-1)
 
-    error = jnp.where(known, (signal - mean) / deviation - baseline, 0.0)
+    error = jnp.where(known, (gain - mean) / deviation - baseline, 0.0)
     baseline_loss = jnp.square(error).sum(-1)
-    batch_moments = Moments(mask, mask * signal, mask * jnp.square(signal))
+    batch_moments = Moments(mask, mask * gain, mask * jnp.square(gain))
     return -(pathwise + score), baseline_loss, batch_moments
 
 
@@ -126,7 +128,7 @@ def create_loss(
       estimator: one of `NAMES`.
       air: the inference network with its scene model; its parameters are `params["model"]`.
       baseline: the baseline network, for `nvil`; its parameters are `params["baseline"]`.
-      prior: p(z_pres) at a training step, see `train.presence_prior`.
+      prior: p(z_pres) at a training step, see `distributions.create_prior`.
 
     Returns:
       `loss(params, statistics, step, images, keys) -> LossOutput`; the statistics of `nvil` are
@@ -151,9 +153,7 @@ def create_loss(
         predicted = baseline.apply(
             {"params": params["baseline"]}, images, trace.z_where, trace.z_what
         )
-        value, baseline_loss, observed = nvil(
-            trace, p_pres, baseline=predicted, moments=statistics
-        )
+        value, baseline_loss, observed = nvil(trace, p_pres, baseline=predicted, moments=statistics)
         metrics["baseline_loss"] = baseline_loss
         return LossOutput(value + baseline_loss, metrics, observed)
 

@@ -4,6 +4,7 @@ All in nats, all with the batch axis kept.
 """
 
 import math
+from typing import Any, NamedTuple
 
 import chex
 import jax
@@ -11,6 +12,20 @@ import jax.numpy as jnp
 
 from air_jax.distributions import UnaryCode
 from air_jax.models.air import Trace
+
+
+class LossOutput(NamedTuple):
+    """What a loss returns, every leaf with the batch axis first.
+
+    Attributes:
+      loss: to be minimised, `[B]`.
+      metrics: to be logged, `[B]` each.
+      statistics: terms whose batch mean goes into the moving statistics; same structure as those.
+    """
+
+    loss: jax.Array
+    metrics: dict[str, jax.Array]
+    statistics: Any
 
 
 def elbo_terms(trace: Trace, prior: UnaryCode) -> dict[str, jax.Array]:
@@ -57,8 +72,9 @@ def elbo_per_count(trace: Trace, prior: UnaryCode) -> jax.Array:
 def downstream_signal(trace: Trace, prior: UnaryCode) -> jax.Array:
     """What the decision of step i still influences: the signal of its score function, `[B, N]`.
 
-    `log_p_x + sum_{j >= i} (log p(z_pres_j) - log q(z_pres_j) - z_pres_j (KL_where_j + KL_what_j))`.
-    The terms of the steps before i are fixed when step i decides (AIR, Sec. 2.2; NVIL, Sec. 2.2).
+    `log_p_x + sum_{j >= i} (log p(z_pres_j) - log q(z_pres_j) - z_pres_j KL_j)`, KL_j that of
+    z_where and z_what together. The terms of the steps before i are fixed when step i
+    decides (AIR, Sec. 2.2; NVIL, Sec. 2.2).
 
     Args:
       trace: a pass of the inference network.

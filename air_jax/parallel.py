@@ -14,11 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from air_jax.train import TrainState
-
 AXIS_NAME = "batch"
 
-TrainStep = Callable[[TrainState, jax.Array, jax.Array], tuple[TrainState, dict[str, jax.Array]]]
+TrainStep = Callable[[Any, jax.Array, jax.Array], tuple[Any, dict[str, jax.Array]]]
 
 
 def batch_positions(batch_size: int, num_devices: int) -> np.ndarray:
@@ -60,7 +58,7 @@ def draw_batch(
 
 
 def scan_steps(train_step: TrainStep, steps_per_call: int) -> Callable[..., Any]:
-    """`run_steps(state, positions, dataset, key)`: several steps for one device, metrics stacked."""
+    """`run_steps(state, positions, dataset, key)`: several steps of one device, metrics stacked."""
 
     def run_steps(state, positions, dataset, key):
         def one_step(state, _):

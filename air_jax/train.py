@@ -1,9 +1,9 @@
 """The train step: loss, gradients, means over the devices, update.
 
-It knows a model only as `loss(params, statistics, step, images, keys) -> LossOutput`.
+The step knows a model only as `loss(params, statistics, step, images, keys) -> LossOutput`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import chex
@@ -12,21 +12,14 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from air_jax import distributions, estimators, parallel
+from air_jax.distributions import UnaryCode
+from air_jax.models.air import AIR, create_air, posterior_mean_noise
+from air_jax.models.modules import Baseline
+from air_jax.objectives import LossOutput
+
 Params = dict[str, Any]
-
-
-class LossOutput(NamedTuple):
-    """What a loss returns, every leaf with the batch axis first.
-
-    Attributes:
-      loss: to be minimised, `[B]`.
-      metrics: to be logged, `[B]` each.
-      statistics: terms whose batch mean goes into the moving statistics; same structure as those.
-    """
-
-    loss: jax.Array
-    metrics: dict[str, jax.Array]
-    statistics: Any
+Metrics = dict[str, jax.Array]
 
 
 LossFn = Callable[[Params, Any, jax.Array, jax.Array, jax.Array], LossOutput]
@@ -54,7 +47,6 @@ def create_optimizer(
     learning_rate: float,
     baseline_learning_rate: float,
     final_fraction: float,
-    clip_norm: float,
     num_steps: int,
 ) -> optax.GradientTransformation:
     """Adam for the model and Adam for the baseline, each with its own rate.
@@ -64,7 +56,6 @@ def create_optimizer(
       baseline_learning_rate: of `params["baseline"]`; a baseline has to be ahead of the model.
       final_fraction: both rates fall linearly to this fraction of themselves in the second half
         of the run.
-      clip_norm: the model's gradient is scaled down to this global norm where it is larger.
       num_steps: length of the run.
     """
 
@@ -75,9 +66,7 @@ def create_optimizer(
 
     return optax.partition(
         {
-            "model": optax.chain(
-                optax.clip_by_global_norm(clip_norm), optax.adam(schedule(learning_rate))
-            ),
+            "model": optax.adam(schedule(learning_rate)),
             "baseline": optax.adam(schedule(baseline_learning_rate)),
         },
         lambda params: {name: name for name in params},
@@ -102,7 +91,7 @@ def create_train_step(
     *,
     axis_name: str | None,
     statistics_decay: float,
-) -> Callable[[TrainState, jax.Array, jax.Array], tuple[TrainState, dict[str, jax.Array]]]:
+) -> Callable[[TrainState, jax.Array, jax.Array], tuple[TrainState, Metrics]]:
     """Builds `train_step(state, images, keys) -> (state, metrics)`.
 
     Args:
@@ -133,7 +122,7 @@ def create_train_step(
             gradients = jax.lax.pmean(gradients, axis_name)
         metrics = mean({"loss": output.loss, **output.metrics})
         for name, subtree in gradients.items():
-            metrics[f"gradient_norm_{name}"] = optax.global_norm(subtree)
+            metrics[f"gradient_norm_{name}"] = optax.tree.norm(subtree)
 
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         statistics = jax.tree.map(
@@ -150,3 +139,79 @@ def create_train_step(
         return new_state, metrics
 
     return train_step
+
+
+class AIRTraining(NamedTuple):
+    """What a run trains.
+
+    Attributes:
+      air: the inference network with its scene model.
+      prior: p(z_pres) at a training step.
+      train_step: see `create_train_step`, over `parallel.AXIS_NAME`.
+      state: before the first step.
+    """
+
+    air: AIR
+    prior: Callable[[jax.Array], UnaryCode]
+    train_step: Callable[[TrainState, jax.Array, jax.Array], tuple[TrainState, Metrics]]
+    state: TrainState
+
+
+def create_air_training(
+    *,
+    estimator: str,
+    scene: Mapping[str, Any],
+    inference: Mapping[str, Any],
+    baseline: Mapping[str, Any],
+    prior: Mapping[str, Any],
+    optimizer: Mapping[str, Any],
+    num_train_steps: int,
+    image_size: int,
+    channels: int,
+    key: chex.PRNGKey,
+) -> AIRTraining:
+    """Builds network, loss, optimizer and initial state from their config sections.
+
+    Args:
+      estimator: one of `estimators.NAMES`.
+      scene: section of `Scene2D`.
+      inference: section of `AIR`.
+      baseline: section of `Baseline`, and `decay`, the weight of the past in its moving moments.
+      prior: section of `distributions.create_prior`.
+      optimizer: section of `create_optimizer`.
+      num_train_steps: length of the run.
+      image_size: side of the images in pixels.
+      channels: C.
+      key: for the initial parameters.
+
+    Raises:
+      TypeError: if a section has an unknown key or lacks one.
+      ValueError: if a name is unknown.
+    """
+    air = create_air(scene=scene, inference=inference, image_size=image_size, channels=channels)
+    baseline = dict(baseline)
+    decay = baseline.pop("decay")
+    baseline_network = Baseline(**baseline)
+    presence_prior = distributions.create_prior(**prior, num_steps=air.num_steps)
+    loss = estimators.create_loss(
+        estimator, air=air, baseline=baseline_network, prior=presence_prior
+    )
+
+    def init(key):
+        key_model, key_baseline = jax.random.split(key)
+        images = jnp.zeros((1, image_size, image_size, channels))
+        noise = posterior_mean_noise(1, air)
+        params = {"model": air.init(key_model, images, noise, every_count=True)["params"]}
+        if estimator == "nvil":
+            variables = baseline_network.init(key_baseline, images, noise.where, noise.what)
+            params["baseline"] = variables["params"]
+        return params
+
+    # Compiled, or initialisation would run the loop op by op.
+    params = jax.jit(init)(key)
+    transform = create_optimizer(**optimizer, num_steps=num_train_steps)
+    statistics = estimators.initial_moments(air.num_steps) if estimator == "nvil" else ()
+    train_step = create_train_step(
+        loss, transform, axis_name=parallel.AXIS_NAME, statistics_decay=decay
+    )
+    return AIRTraining(air, presence_prior, train_step, create_state(params, transform, statistics))

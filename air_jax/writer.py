@@ -64,7 +64,7 @@ class Writer:
         workdir.mkdir(parents=True, exist_ok=True)
         path = workdir / METRICS_FILE
         _drop_after(path, start_step)
-        self._metrics = open(path, "a", encoding="utf-8")
+        self._metrics = open(path, "a", encoding="utf-8")  # noqa: SIM115 (closed in close())
         self._events = None
         if tensorboard:
             # Here, because importing it takes longer than everything else in this file.

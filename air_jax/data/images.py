@@ -1,5 +1,6 @@
 """The one reader of users' own images, for training on them and for inference."""
 
+import os
 import pathlib
 import warnings
 from collections.abc import Sequence
@@ -67,7 +68,7 @@ def read_images(path: str | pathlib.Path) -> UserImages:
         FileNotFoundError: if there is nothing at `path`, or no picture in the folder.
         ValueError: if the one file given, or an array file as a whole, cannot be used.
     """
-    path = pathlib.Path(path).expanduser()
+    path = pathlib.Path(os.path.expanduser(path))  # pathlib's own fails on a name like ~a.png
     if path.is_dir():
         return _read_folder(path)
     if not path.exists():

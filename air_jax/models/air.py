@@ -44,6 +44,7 @@ class Trace(NamedTuple):
       kl_where, kl_what: KL of q from p, closed form, nats, before masking, `[B, N]`.
       log_ratio_where, log_ratio_what: log p - log q at the samples, nats, before masking, `[B, N]`.
       log_p_x: log-likelihood of the canvases, nats, `[B, S]`.
+      log_p_x_before: log-likelihood of the canvas before each step, nats, `[B, N]`; no gradient.
       canvases: `[B, S, H, W, C]`.
       glimpses: what each step read, `[B, N, h, w, C]`.
       windows: what each step draws in its window, `[B, N, h, w, C]`.
@@ -59,6 +60,7 @@ class Trace(NamedTuple):
     log_ratio_where: jax.Array
     log_ratio_what: jax.Array
     log_p_x: jax.Array
+    log_p_x_before: jax.Array
     canvases: jax.Array
     glimpses: jax.Array
     windows: jax.Array
@@ -80,7 +82,7 @@ class Trace(NamedTuple):
         return self.z_pres.sum(-1).astype(jnp.int32)
 
     def at_count(self, values: jax.Array) -> jax.Array:
-        """Picks from `[B, S, ...]` (`log_p_x`, `canvases`) the entry at the sampled n: `[B, ...]`."""
+        """Picks the sampled n from `log_p_x` or `canvases`, `[B, S, ...]`: `[B, ...]`."""
         if not self.scores_every_count:
             return values[:, 0]
         return jax.vmap(lambda row, n: row[n])(values, self.counts)
@@ -137,21 +139,15 @@ class AIR(nn.Module):
             )
         self.projection = modules.ImageProjection(self.hidden_size, self.image_init_scale)
         self.cell = modules.LSTMCell(self.hidden_size)
-        # A small last layer: the first posteriors are near the prior, whatever the image.
-        self.predict_where = modules.MLP(
-            self.predictor_hidden, 2 * self.scene.pose_size, kernel_scale=0.01
-        )
-        self.predict_pres = modules.MLP(
-            self.predictor_hidden, 1, bias=self.presence_logit, kernel_scale=0.01
-        )
+        self.predict_where = modules.MLP(self.predictor_hidden, 2 * self.scene.pose_size)
+        self.predict_pres = modules.MLP(self.predictor_hidden, 1, bias=self.presence_logit)
         self.encoder = modules.Encoder(self.encoder_hidden, self.scene.z_what_size)
 
     def q_pose(self, hidden: jax.Array) -> distrax.MultivariateNormalDiag:
         """q(z_where_i | h_i) over the pose latent, event shape `(P,)`."""
         loc, scale = jnp.split(self.predict_where(hidden), 2, axis=-1)
         prior = self.scene.prior_pose()
-        # softplus(net + log(e - 1)) is 1 at net = 0: the posterior starts as wide as the prior.
-        scale = nn.softplus(scale + jnp.log(jnp.expm1(1.0))) + 1e-4
+        scale = nn.softplus(scale) + 1e-4
         return distrax.MultivariateNormalDiag(prior.loc + loc, scale * prior.scale_diag)
 
     def __call__(self, images: jax.Array, noise: Noise, *, every_count: bool) -> Trace:
@@ -202,6 +198,7 @@ class AIR(nn.Module):
             z_what = q_what.loc + q_what.scale_diag * noise.what[:, i]
 
             # p(x | z)
+            log_p_x_before = jax.lax.stop_gradient(self.scene.log_likelihood(images, canvas))
             window, placed = self.scene.render_object(z_where, z_what)
             present = jnp.ones_like(z_pres) if every_count else z_pres
             canvas = self.scene.compose(canvas, placed, present)
@@ -219,6 +216,7 @@ class AIR(nn.Module):
                     "kl_what": q_what.kl_divergence(prior_what),
                     "log_ratio_where": prior_pose.log_prob(pose) - q_pose.log_prob(pose),
                     "log_ratio_what": prior_what.log_prob(z_what) - q_what.log_prob(z_what),
+                    "log_p_x_before": log_p_x_before,
                     "glimpses": glimpse,
                     "windows": window,
                     "objects": placed,

@@ -16,21 +16,17 @@ class MLP(nn.Module):
       hidden: width of each hidden layer.
       output_size: width of the last, linear layer.
       bias: initial bias of the last layer.
-      kernel_scale: variance scale of the last layer's initial kernel.
     """
 
     hidden: Sequence[int]
     output_size: int
     bias: float = 0.0
-    kernel_scale: float = 1.0
 
     @nn.compact
     def __call__(self, inputs: jax.Array) -> jax.Array:
         for width in self.hidden:
             inputs = nn.relu(nn.Dense(width)(inputs))
-        kernel_init = nn.initializers.variance_scaling(self.kernel_scale, "fan_in", "normal")
-        bias_init = nn.initializers.constant(self.bias)
-        return nn.Dense(self.output_size, kernel_init=kernel_init, bias_init=bias_init)(inputs)
+        return nn.Dense(self.output_size, bias_init=nn.initializers.constant(self.bias))(inputs)
 
 
 class ImageProjection(nn.Module):
@@ -140,15 +136,15 @@ class Baseline(nn.Module):
 
     Attributes:
       hidden_size: width of the LSTM.
-      init_scale: see `ImageProjection`.
+      image_init_scale: bound of the image projection's initial kernel.
     """
 
     hidden_size: int
-    init_scale: float
+    image_init_scale: float
 
     @nn.compact
     def __call__(self, images: jax.Array, z_where: jax.Array, z_what: jax.Array) -> jax.Array:
-        """Predicts the standardised signal of every step.
+        """Predicts the standardised gain of every step, see `estimators.nvil`.
 
         Args:
           images: `[B, H, W, C]`.
@@ -156,11 +152,11 @@ class Baseline(nn.Module):
           z_what: `[B, N, D]`.
 
         Returns:
-          `[B, N]`, in standard deviations of the signal.
+          `[B, N]`, in standard deviations of the gain.
         """
         images, z_where, z_what = jax.lax.stop_gradient((images, z_where, z_what))
         chex.assert_rank([images, z_where, z_what], [4, 3, 3])
-        projected = ImageProjection(self.hidden_size, self.init_scale)(images)
+        projected = ImageProjection(self.hidden_size, self.image_init_scale)(images)
         latents = jnp.concatenate([z_where, z_what], axis=-1)
         previous = jnp.zeros_like(latents[:, 0])
         cell = LSTMCell(self.hidden_size)

@@ -132,9 +132,7 @@ class Scene2D(nn.Module):
         """
         key_pose, key_what = jax.random.split(key)
         shape = (counts.shape[0], num_steps)
-        z_where = self.pose_to_where(
-            self.prior_pose().sample(seed=key_pose, sample_shape=shape)
-        )
+        z_where = self.pose_to_where(self.prior_pose().sample(seed=key_pose, sample_shape=shape))
         z_what = self.prior_what().sample(seed=key_what, sample_shape=shape)
         canvas = self.empty_canvas(counts.shape[0])
         for i in range(num_steps):

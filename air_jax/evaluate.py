@@ -1,0 +1,61 @@
+"""What a model is worth on a set of scenes."""
+
+from typing import Any
+
+import chex
+import jax
+import numpy as np
+
+from air_jax import metrics
+from air_jax.data.scenes import Scenes
+from air_jax.inference import Model, Objects
+
+
+def evaluate(
+    model: Model, scenes: Scenes, *, key: chex.PRNGKey, iwae_images: int, iwae_samples: int
+) -> dict[str, Any]:
+    """Measures a model on a set of scenes.
+
+    Args:
+      model: network, parameters and the prior it is judged with.
+      scenes: images with, where known, counts and boxes.
+      key: of the samples for ELBO and IWAE.
+      iwae_images: number of images, from the first on, for the IWAE bound; all of them if larger.
+      iwae_samples: K of the IWAE bound.
+
+    Returns:
+      Plain numbers and lists, JSON-able: `num_images`, `elbo` and its terms (nats per image, one
+      sample), `iwae_K`, and, where the counts are known, what `localise` and `count` give.
+    """
+    key_elbo, key_iwae = jax.random.split(key)
+    objects = model.infer(scenes.images, key=key_elbo)
+    results: dict[str, Any] = {"num_images": len(scenes.images)}
+    results |= {name: float(values.mean()) for name, values in objects.elbo_terms.items()}
+    if iwae_images:
+        images = scenes.images[:iwae_images]
+        bound = model.iwae(images, key=key_iwae, num_samples=iwae_samples)
+        results[f"iwae_{iwae_samples}"] = float(bound.mean())
+        results["iwae_num_images"] = len(images)
+    if (scenes.counts >= 0).all():
+        results |= counting(objects, scenes.counts)
+    if scenes.boxes.shape[1]:
+        results |= metrics.localisation(
+            objects.boxes, objects.presence, objects.counts, scenes.boxes, scenes.counts
+        )
+    return results
+
+
+def counting(objects: Objects, counts: np.ndarray) -> dict[str, Any]:
+    """Count accuracy, in all and per true count, and the confusion matrix (true, inferred).
+
+    Args:
+      objects: inferred, n images.
+      counts: true counts, int `[n]`.
+    """
+    num_counts = 1 + max(int(counts.max()), objects.count_probs.shape[-1] - 1)
+    per_count = metrics.count_accuracy_per_count(objects.counts, counts)
+    return {
+        "count_accuracy": metrics.count_accuracy(objects.counts, counts),
+        "count_accuracy_per_count": {str(n): value for n, value in per_count.items()},
+        "confusion_matrix": metrics.confusion_matrix(objects.counts, counts, num_counts).tolist(),
+    }

@@ -1,0 +1,100 @@
+"""The figures of a run, drawn from what it left in its workdir."""
+
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from air_jax import figures, writer
+from air_jax.data.scenes import Scenes
+from air_jax.inference import Model
+
+_TIMELINE_IMAGES = 9
+_POLICY_IMAGES = 2_000
+
+
+def save_milestone(folder: pathlib.Path, step: int, model: Model, scenes: Scenes) -> None:
+    """Keeps what the model makes of a few images at this step, in `folder/milestones`.
+
+    Args:
+      folder: the workdir.
+      step: training steps taken.
+      model: with the parameters of that step.
+      scenes: the first few are shown, the same ones at every milestone.
+    """
+    images = scenes.images[:_TIMELINE_IMAGES]
+    objects = model.infer(images)
+    target = folder / "milestones"
+    target.mkdir(parents=True, exist_ok=True)
+    np.savez(
+        target / f"{step:08d}.npz",
+        step=step,
+        images=images,
+        reconstructions=objects.reconstructions,
+        z_where=objects.z_where,
+        z_pres=_present(model, objects.counts),
+    )
+
+
+def draw(folder: pathlib.Path, model: Model, scenes: Scenes, results: Mapping[str, Any]) -> None:
+    """Draws the paper's figure 3 for this run, learning curve and confusion: `folder/figures`.
+
+    Args:
+      folder: the workdir, with its scalars and milestones.
+      model: the trained model.
+      scenes: validation scenes, for the scan policy.
+      results: the evaluation.
+    """
+    target = folder / "figures"
+    _draw_timeline(folder / "milestones", target / "timeline.png")
+    _draw_curves(folder, target)
+    if "confusion_matrix" in results:
+        figures.save(figures.confusion(results["confusion_matrix"]), target / "confusion.png")
+    objects = model.infer(scenes.images[:_POLICY_IMAGES])
+    policy = figures.scan_policy(
+        objects.z_where, _present(model, objects.counts), model.air.scene.image_size
+    )
+    figures.save(policy, target / "scan_policy.png")
+
+
+def _present(model: Model, counts: np.ndarray) -> np.ndarray:
+    return np.arange(model.air.num_steps) < counts[:, None]
+
+
+def _draw_timeline(milestones: pathlib.Path, path: pathlib.Path) -> None:
+    entries = []
+    for file in sorted(milestones.glob("*.npz")):
+        with np.load(file, allow_pickle=False) as arrays:
+            entries.append(dict(arrays))
+    if not entries:
+        return
+    steps = [int(entry["step"]) for entry in entries]
+    rows = [
+        np.stack([entry[name] for entry in entries])
+        for name in ("reconstructions", "z_where", "z_pres")
+    ]
+    figures.save(figures.timeline(entries[0]["images"], steps, *rows), path)
+
+
+def _draw_curves(folder: pathlib.Path, target: pathlib.Path) -> None:
+    entries = writer.read_scalars(folder, "validation")
+    if not entries:
+        return
+    steps = [entry["step"] for entry in entries]
+    curve = figures.learning_curve(
+        steps, [entry["elbo"] for entry in entries], "ELBO, nats per image"
+    )
+    figures.save(curve, target / "elbo.png")
+    if "count_accuracy" not in entries[0]:
+        return
+    prefix = "count_accuracy_n"
+    per_count = {
+        int(name.removeprefix(prefix)): [entry[name] for entry in entries]
+        for name in entries[0]
+        if name.startswith(prefix)
+    }
+    accuracy = figures.count_accuracy(
+        steps, [entry["count_accuracy"] for entry in entries], per_count=per_count
+    )
+    figures.save(accuracy, target / "count_accuracy.png")

@@ -1,0 +1,246 @@
+"""A trained model and what it says about images: the library's face.
+
+For example:
+
+    model = air_jax.load("runs/dair")
+    objects = model.infer(images)  # float32 [n, H, W, 1] in [0, 1]
+    objects.counts, objects.boxes, objects.count_probs
+"""
+
+import functools
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from air_jax import distributions, export, metrics, objectives, parallel
+from air_jax.checkpoint import CheckpointError
+from air_jax.distributions import UnaryCode
+from air_jax.models import spatial_transformer
+from air_jax.models.air import AIR, Trace, create_air, posterior_mean_noise, sample_noise
+
+
+class Objects(NamedTuple):
+    """The objects of n images, at the posterior means of z_where and z_what. NumPy arrays.
+
+    N steps; what lies beyond an image's count is what the model would have drawn next.
+
+    Attributes:
+      counts: number of steps before the first with q(z_pres = 1) < 0.5, int32 `[n]`.
+      count_probs: q(count = 0..N | x), `[n, N + 1]`.
+      presence: probability that step i is present, `[n, N]`; the boxes' scores.
+      boxes: extent of each object's own ink above half its maximum, in pixels of the model's
+        image, `(x_min, y_min, x_max, y_max)`, `[n, N, 4]`.
+      windows: the attention windows, in the same form, `[n, N, 4]`.
+      z_where: `(s, t_x, t_y)`, `[n, N, 3]`.
+      z_what: appearance codes, `[n, N, D]`.
+      reconstructions: canvas with `counts` objects, `[n, H, W, C]`.
+      elbo_terms: the ELBO and its terms at one sample of the posterior, nats, `[n]` each.
+    """
+
+    counts: np.ndarray
+    count_probs: np.ndarray
+    presence: np.ndarray
+    boxes: np.ndarray
+    windows: np.ndarray
+    z_where: np.ndarray
+    z_what: np.ndarray
+    reconstructions: np.ndarray
+    elbo_terms: dict[str, np.ndarray]
+
+
+def _apply(air: AIR, params: Any, images: jax.Array, noise: Any, every_count: bool) -> Trace:
+    trace = air.apply({"params": params}, images, noise, every_count=every_count)
+    assert isinstance(trace, Trace)  # flax's apply is untyped
+    return trace
+
+
+@functools.partial(jax.jit, static_argnames="air")
+def _infer_batch(air, params, prior_logits, images, keys):
+    """One batch at the posterior means, and its ELBO terms at one sample."""
+    mean = _apply(air, params, images, posterior_mean_noise(images.shape[0], air), True)
+    sample = _apply(air, params, images, sample_noise(keys, air), False)
+    counts = mean.posterior.mode_count()
+    objects = {
+        "counts": counts,
+        "count_probs": jnp.exp(mean.posterior.log_prob_counts()),
+        "presence": jnp.cumprod(jax.nn.sigmoid(mean.presence_logit), axis=-1),
+        "windows": spatial_transformer.window_box(mean.z_where, air.scene.image_size),
+        "z_where": mean.z_where,
+        "z_what": mean.z_what,
+        # Not `at_count`: its sample and the mode differ where q(z_pres = 1) is exactly 0.5.
+        "reconstructions": jax.vmap(lambda row, n: row[n])(mean.canvases, counts),
+        "elbo_terms": objectives.elbo_terms(sample, UnaryCode(prior_logits)),
+    }
+    return objects, mean.objects
+
+
+@functools.partial(jax.jit, static_argnames=("air", "num_samples"))
+def _iwae_batch(air, params, prior_logits, images, keys, num_samples):
+    def one_sample(index):
+        noise = sample_noise(jax.vmap(lambda key: jax.random.fold_in(key, index))(keys), air)
+        trace = _apply(air, params, images, noise, False)
+        return objectives.log_weight(trace, UnaryCode(prior_logits))
+
+    # A few samples at a time: all of them at once would not fit in cache.
+    log_weights = jax.lax.map(one_sample, jnp.arange(num_samples), batch_size=5)
+    return objectives.iwae(log_weights)
+
+
+def _example_keys(key: chex.PRNGKey, start: int, size: int) -> jax.Array:
+    """Keys of the examples start..start + size: those of a batch do not depend on its size."""
+    return jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(start, start + size))
+
+
+class Model(NamedTuple):
+    """A network with its parameters and the prior that it is judged with.
+
+    Attributes:
+      air: the inference network with its scene model.
+      params: its parameters.
+      prior: p(z_pres), logits `[N]`.
+      config: the run's config, as plain types.
+    """
+
+    air: AIR
+    params: Any
+    prior: UnaryCode
+    config: dict[str, Any]
+
+    def infer(
+        self,
+        images: np.ndarray,
+        *,
+        key: chex.PRNGKey | None = None,
+        batch_size: int = 256,
+    ) -> Objects:
+        """Finds the objects of a set of images.
+
+        Args:
+          images: `[n, H, W, C]` or, with one channel, `[n, H, W]`; float in [0, 1] or uint8; H and
+            W as the model was trained (`air_jax.data.images.prepare_images` makes them so).
+          key: of the sample that gives the ELBO; a fixed one if None.
+          batch_size: images at a time.
+
+        Raises:
+          ValueError: if the shape or the range of the images is another, or `batch_size` < 1.
+        """
+        images = self._check(images)
+        key = jax.random.key(0) if key is None else key
+        batches = []
+        for start, stop, batch, keys in _batches(images, key, batch_size):
+            objects, placed = jax.device_get(
+                _infer_batch(self.air, self._placed_params(), self.prior.logits, batch, keys)
+            )
+            # One channel is enough for an extent: an object's ink is where any channel has ink.
+            objects["boxes"] = metrics.ink_boxes(placed.max(-1))
+            batches.append(jax.tree.map(lambda leaf: leaf[: stop - start], objects))  # noqa: B023
+        return Objects(**jax.tree.map(lambda *leaves: np.concatenate(leaves), *batches))
+
+    def iwae(
+        self,
+        images: np.ndarray,
+        *,
+        key: chex.PRNGKey,
+        num_samples: int = 100,
+        batch_size: int = 100,
+    ) -> np.ndarray:
+        """IWAE bound of log p(x), nats, `[n]`.
+
+        Args:
+          images: as in `infer`.
+          key: of the samples.
+          num_samples: K.
+          batch_size: images at a time.
+
+        Raises:
+          ValueError: if the shape or the range of the images is another, or `batch_size` < 1.
+        """
+        images = self._check(images)
+        bounds = []
+        for start, stop, batch, keys in _batches(images, key, batch_size):
+            bound = _iwae_batch(
+                self.air, self._placed_params(), self.prior.logits, batch, keys, num_samples
+            )
+            bounds.append(np.asarray(bound)[: stop - start])
+        return np.concatenate(bounds)
+
+    def _placed_params(self) -> Any:
+        return parallel.replicate(self.params)
+
+    def _check(self, images: np.ndarray) -> np.ndarray:
+        scene = self.air.scene
+        images = np.asarray(images)
+        if images.ndim == 3 and scene.channels == 1:
+            images = images[..., None]
+        expected = (scene.image_size, scene.image_size, scene.channels)
+        if images.ndim != 4 or images.shape[1:] != expected or not len(images):
+            raise ValueError(
+                f"images have shape {images.shape}; this model takes [n, "
+                f"{', '.join(map(str, expected))}] with n > 0. "
+                "air_jax.data.images.prepare_images resizes."
+            )
+        if images.dtype == np.uint8:
+            return images.astype(np.float32) / np.float32(255.0)
+        images = images.astype(np.float32)
+        if not (np.isfinite(images).all() and images.min() >= 0 and images.max() <= 1):
+            raise ValueError(
+                "images hold values that are not finite or not in [0, 1]; "
+                "scale them, or pass uint8."
+            )
+        return images
+
+
+def _batches(images: np.ndarray, key: chex.PRNGKey, batch_size: int):
+    """Batches of one shape, padded with zeros, sharded over the devices: start, stop, images, keys.
+
+    A set smaller than a batch takes the next power of two, so that few shapes are ever compiled.
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size}; it must be at least 1.")
+    devices = parallel.local_mesh().size
+    size = min(batch_size, 2 ** math.ceil(math.log2(len(images))))
+    size = math.ceil(size / devices) * devices
+    for start in range(0, len(images), size):
+        stop = min(start + size, len(images))
+        batch = np.zeros((size, *images.shape[1:]), np.float32)
+        batch[: stop - start] = images[start:stop]
+        keys = _example_keys(key, start, size)
+        yield start, stop, parallel.shard(batch), parallel.shard(keys)
+
+
+def create_model(config: Mapping[str, Any], params: Any) -> Model:
+    """A model from its config (plain types, as exported) and parameters.
+
+    Args:
+      config: with the sections `scene`, `inference`, `prior` and `image`.
+      params: of the network.
+    """
+    air = create_air(scene=config["scene"], inference=config["inference"], **config["image"])
+    prior = distributions.create_prior(**config["prior"], num_steps=air.num_steps)
+    final = prior(jnp.asarray(config["prior"]["steps"]))
+    return Model(air=air, params=params, prior=final, config=dict(config))
+
+
+def load(directory: str | Path) -> Model:
+    """Loads an exported model.
+
+    Args:
+      directory: a run's workdir, or the folder `model` inside it.
+
+    Raises:
+      CheckpointError: if the folder holds no model, a damaged one or one with other settings.
+    """
+    params, config = export.load_model(directory)
+    try:
+        return create_model(config, params)
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"the config of the model in {directory} is not one that this air_jax knows "
+            f"({type(error).__name__}: {error}). Use the air_jax that wrote it"
+        ) from error

@@ -1,0 +1,63 @@
+"""Trains or evaluates: `python -m air_jax.main --config=configs/dair.py --workdir=runs/dair`."""
+
+import json
+import logging as python_logging
+import pathlib
+import sys
+
+import jax
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from air_jax import loop
+from air_jax.checkpoint import CheckpointError
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, e.g. configs/dair.py.")
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Folder of the run. One that was interrupted is resumed.", required=True
+)
+_MODE = flags.DEFINE_enum("mode", "train", ["train", "evaluate"], "What to do.")
+
+
+def main(argv: list[str]) -> None:
+    """Runs one mode; errors that a user can mend end in a sentence and exit code 1."""
+    if len(argv) > 1:
+        raise app.UsageError(f"unknown arguments {argv[1:]}; overrides begin with --config.")
+    config = json.loads(_CONFIG.value.to_json())
+    devices = jax.local_devices()
+    logging.info("%d device(s): %s; jax %s", len(devices), devices[0].device_kind, jax.__version__)
+    try:
+        if _MODE.value == "train":
+            loop.run(config, _WORKDIR.value)
+        else:
+            loop.evaluate_run(config, _WORKDIR.value)
+    except loop.Interrupted as interrupted:
+        logging.warning("%s", interrupted)
+        sys.exit(128 + interrupted.signal)
+    except (ValueError, OSError, CheckpointError, loop.NonFiniteError) as error:
+        logging.error("%s", error)
+        sys.exit(1)
+
+
+def _log_plainly() -> None:
+    """Shows this package's messages and everybody's warnings; orbax says a page a checkpoint."""
+    package = str(pathlib.Path(__file__).parent)
+    handler = logging.get_absl_handler()
+    handler.setFormatter(python_logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    handler.addFilter(
+        lambda record: (
+            record.levelno >= python_logging.WARNING or record.pathname.startswith(package)
+        )
+    )
+    logging.set_verbosity(logging.INFO)
+
+
+def entry_point() -> None:
+    """Console script and `python -m air_jax.main`."""
+    flags.mark_flag_as_required("config")
+    _log_plainly()
+    app.run(main)
+
+
+if __name__ == "__main__":
+    entry_point()

@@ -1,0 +1,113 @@
+"""Where a run comes from: config, data, code, packages, devices; and whether it may go on."""
+
+import json
+import pathlib
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from typing import Any
+
+import jax
+
+from air_jax.writer import write_json
+
+_PACKAGES = (
+    *("jax", "jaxlib", "flax", "optax", "distrax", "tfp-nightly", "orbax-checkpoint", "chex"),
+    *("ml-collections", "absl-py", "tensorflow-datasets", "numpy"),
+)
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested config to `{"section.key": value}`, as JSON types."""
+    flat: dict[str, Any] = {}
+    for name, value in config.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = json.loads(json.dumps(value))
+    return flat
+
+
+def check_resumable(
+    path: pathlib.Path, config: Mapping[str, Any], *, allowed: Sequence[str]
+) -> None:
+    """Compares a config with the one a workdir was begun with.
+
+    Args:
+      path: of the config that was saved; nothing is checked where there is none.
+      config: the config of this start.
+      allowed: keys, as in `flatten`, that may differ.
+
+    Raises:
+      ValueError: if another key differs; all of them are named.
+    """
+    if not path.exists():
+        return
+    saved, given = flatten(json.loads(path.read_text())), flatten(config)
+    differing = [
+        f"  {name}: {saved.get(name)!r} there, {given.get(name)!r} given"
+        for name in sorted(saved.keys() | given.keys())
+        if saved.get(name) != given.get(name) and name not in allowed
+    ]
+    if differing:
+        raise ValueError(
+            f"{path.parent} was begun with another config; choose another --workdir or the same "
+            "config:\n" + "\n".join(differing)
+        )
+
+
+def record(folder: pathlib.Path, config: Mapping[str, Any], description: Mapping[str, Any]) -> None:
+    """Writes `config.json` and appends this start to `run.json`.
+
+    Args:
+      folder: the workdir.
+      config: of this start.
+      description: of the dataset.
+
+    Raises:
+      ValueError: if the workdir was begun with other data.
+    """
+    runs_file = folder / "run.json"
+    runs = json.loads(runs_file.read_text()) if runs_file.exists() else []
+    data = {name: value for name, value in description.items() if name != "folder"}
+    if runs:
+        begun = {name: value for name, value in runs[0]["data"].items() if name != "folder"}
+        if begun != json.loads(json.dumps(data)):
+            raise ValueError(
+                f"{folder} was begun with other data; choose another --workdir or the same data:\n"
+                f"  there: {describe(begun)}\n  given: {describe(data)}"
+            )
+    runs.append(
+        {
+            "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "command": sys.argv,
+            "commit": commit(),
+            "python": platform.python_version(),
+            "packages": {name: metadata.version(name) for name in _PACKAGES},
+            "devices": [device.device_kind for device in jax.local_devices()],
+            "backend": jax.default_backend(),
+            "data": dict(description),
+        }
+    )
+    write_json(runs_file, runs)
+    write_json(folder / "config.json", config)
+
+
+def describe(description: Mapping[str, Any]) -> str:
+    """A dataset's description in one line."""
+    return ", ".join(f"{name} {value}" for name, value in description.items())
+
+
+def commit() -> str | None:
+    """Commit of the checkout that this file is in, with "-dirty" where it was changed."""
+    command = ["git", "-C", str(pathlib.Path(__file__).parent), "describe", "--always", "--dirty"]
+    try:
+        found = subprocess.run(
+            [*command, "--abbrev=40", "--exclude=*"], capture_output=True, text=True, timeout=10
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return found.stdout.strip() or None if found.returncode == 0 else None

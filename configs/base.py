@@ -1,0 +1,92 @@
+"""Every field there is, at the paper's values (Sec. 3, 3.1) or at measured ones.
+
+Variants import this and override what differs. Each section is the argument list of one function.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    """AIR on multi-MNIST with the paper's estimator."""
+    config = ConfigDict()
+    config.seed = 0
+    # "nvil", the paper's score function with neural baselines, or "enumerate", the exact
+    # expectation over n.
+    config.estimator = "nvil"
+
+    # air_jax.data.dataset.create_dataset
+    config.data = ConfigDict(
+        {
+            "source": "auto",  # "tfds", "embedded", "path" (your own images) or "auto"
+            "tfds_dir": "",  # TFDS's folder; "" for TFDS_DATA_DIR or TFDS's default
+            "path": "",  # for source "path": a folder of pictures, an .npz or an .npy
+            "invert": False,  # for source "path": dark objects on a light background
+            "cache_dir": None,  # composed scenes; None for the user's cache folder, "" for none
+            "image_size": 50,
+            "counts": (0, 1, 2),
+            "digit_scale": (1.0, 1.0),
+            "num_train": 60_000,
+            "num_validation": 5_000,
+            "num_test": 10_000,
+            "seed": 0,
+        }
+    )
+
+    # air_jax.models.scene2d.Scene2D
+    config.scene = ConfigDict(
+        {
+            "window_size": 28,
+            "z_what_size": 50,
+            "decoder_hidden": (200,),
+            "decoder_bias": -2.0,
+            "scale_prior": (2.2, 0.2),  # windows of about 23 pixels for digits with 20 of ink
+            "shift_prior": (0.0, 1.0),
+            "likelihood_scale": 0.3,
+        }
+    )
+
+    # air_jax.models.air.AIR
+    config.inference = ConfigDict(
+        {
+            "variant": "air",
+            "num_steps": 3,
+            "hidden_size": 256,
+            "predictor_hidden": (200,),
+            "encoder_hidden": (200,),
+            "glimpse_source": "image",
+            "presence_logit": 0.0,
+            "image_init_scale": 1 / 16,
+        }
+    )
+
+    # air_jax.models.modules.Baseline, and the decay of the signal's moving moments
+    config.baseline = ConfigDict({"hidden_size": 256, "image_init_scale": 1 / 16, "decay": 0.99})
+
+    # air_jax.distributions.create_prior: P(one more object), from dear to cheap
+    config.prior = ConfigDict({"name": "geometric", "start": 1e-9, "end": 0.01, "steps": 2_000})
+
+    # air_jax.train.create_optimizer
+    config.optimizer = ConfigDict(
+        {
+            "learning_rate": 1e-3,
+            "baseline_learning_rate": 1e-2,
+            "final_fraction": 0.1,
+        }
+    )
+
+    # air_jax.loop
+    config.train = ConfigDict(
+        {
+            "batch_size": 64,
+            "num_steps": 4_000,
+            "steps_per_call": 50,
+            "log_every": 100,
+            "evaluate_every": 200,
+            "checkpoint_every": 1_000,
+            "validation_images": 1_000,
+        }
+    )
+
+    # air_jax.evaluate.evaluate
+    config.evaluation = ConfigDict({"iwae_images": 1_000, "iwae_samples": 100})
+    return config

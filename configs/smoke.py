@@ -1,0 +1,33 @@
+"""The whole program in under a minute on CPU: data, training, checkpoints, evaluation, figures."""
+
+from configs import dair
+
+
+def get_config():
+    """A small DAIR with the exact expectation over n, on few and small scenes."""
+    config = dair.get_config()
+    config.estimator = "enumerate"
+    config.data.source = "embedded"
+    config.data.counts = (0, 1)
+    config.data.image_size = 32
+    config.data.num_train = 2_000
+    config.data.num_validation = 200
+    config.data.num_test = 500
+    config.scene.window_size = 20
+    config.scene.z_what_size = 10
+    config.scene.decoder_hidden = (64,)
+    config.scene.scale_prior = (1.4, 0.1)
+    config.inference.num_steps = 2
+    config.inference.hidden_size = 64
+    config.inference.predictor_hidden = (64,)
+    config.inference.encoder_hidden = (64,)
+    config.prior.steps = 300
+    config.train.num_steps = 600
+    config.train.steps_per_call = 20
+    config.train.log_every = 60
+    config.train.evaluate_every = 120
+    config.train.checkpoint_every = 300
+    config.train.validation_images = 200
+    config.evaluation.iwae_images = 100
+    config.evaluation.iwae_samples = 20
+    return config

@@ -1,0 +1,25 @@
+"""What every test needs before jax starts: four fake CPU devices, no accelerator, no display."""
+
+import os
+
+# Set before jax is imported. Child processes inherit all of it.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ["XLA_FLAGS"] = " ".join(
+    [os.environ.get("XLA_FLAGS", ""), "--xla_force_host_platform_device_count=4"]
+).strip()
+os.environ["MPLBACKEND"] = "agg"
+
+import jax
+import pytest
+
+# A key that is used twice is an error.
+jax.config.update("jax_debug_key_reuse", True)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _own_cache(tmp_path_factory):
+    """Keeps composed scenes out of the user's cache folder, and the user's digits out of tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        patch.delenv("TFDS_DATA_DIR", raising=False)
+        yield

@@ -1,0 +1,140 @@
+"""Four devices do what one does: pmap, shard_map and a single device side by side."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec
+
+from air_jax import distributions, estimators, parallel, train
+from air_jax.models.modules import Baseline
+from tests import tiny
+
+STEPS, BATCH = 3, 8
+
+
+@pytest.fixture(scope="module")
+def dataset():
+    return np.asarray(tiny.images(20) * 255).astype(np.uint8)
+
+
+def training(estimator, variant="air", axis_name=parallel.AXIS_NAME):
+    """Train step and initial state of a tiny network."""
+    air, baseline = tiny.create(variant), Baseline(4, 0.3)
+    noise = tiny.noise(air, 1)
+    params = {"model": tiny.init(air)}
+    if estimator == "nvil":
+        init = jax.jit(baseline.init)
+        params["baseline"] = init(jax.random.key(3), tiny.images(1), noise.where, noise.what)[
+            "params"
+        ]
+    loss = estimators.create_loss(
+        estimator,
+        air=air,
+        baseline=baseline,
+        prior=lambda step: distributions.geometric(0.01 * step - 1.0, air.num_steps),
+    )
+    optimizer = train.create_optimizer(
+        learning_rate=1e-2, baseline_learning_rate=1e-2, final_fraction=1.0, num_steps=10
+    )
+    statistics = estimators.initial_moments(air.num_steps) if estimator == "nvil" else ()
+    step = train.create_train_step(loss, optimizer, axis_name=axis_name, statistics_decay=0.9)
+    return step, train.create_state(params, optimizer, statistics)
+
+
+def run_pmap(step, state, dataset):
+    run = parallel.pmap_steps(step, STEPS)
+    positions = parallel.batch_positions(BATCH, jax.local_device_count())
+    return run(
+        parallel.replicate(state),
+        parallel.shard(positions),
+        parallel.replicate(dataset),
+        parallel.replicate(jax.random.key(1)),
+    )
+
+
+def run_shard_map(step, state, dataset):
+    def run_local(state, positions, dataset, key):
+        return parallel.scan_steps(step, STEPS)(state, positions[0], dataset, key)
+
+    replicated, split = PartitionSpec(), PartitionSpec(parallel.AXIS_NAME)
+    # check_vma=True would multiply pmean-ed gradients by the number of devices.
+    run = jax.shard_map(
+        run_local,
+        mesh=parallel.local_mesh(),
+        in_specs=(replicated, split, replicated, replicated),
+        out_specs=replicated,
+        check_vma=False,
+    )
+    positions = parallel.batch_positions(BATCH, jax.local_device_count())
+    return jax.jit(run)(state, positions, dataset, jax.random.key(1))
+
+
+def run_one_device(step, state, dataset):
+    run = jax.jit(parallel.scan_steps(step, STEPS))
+    return run(state, jnp.arange(BATCH), jnp.asarray(dataset), jax.random.key(1))
+
+
+@pytest.mark.parametrize("variant", ["air", "dair"])
+@pytest.mark.parametrize("estimator", estimators.NAMES)
+def test_four_devices_equal_one_and_shard_map(estimator, variant, dataset):
+    assert jax.local_device_count() == 4
+    step, state = training(estimator, variant)
+    alone, _ = training(estimator, variant, axis_name=None)
+    expected = jax.device_get(run_one_device(alone, state, dataset))
+    chex.assert_trees_all_close(
+        jax.device_get(run_shard_map(step, state, dataset)), expected, rtol=2e-4, atol=2e-5
+    )
+    chex.assert_trees_all_close(
+        jax.device_get(run_pmap(step, state, dataset)), expected, rtol=2e-4, atol=2e-5
+    )
+
+
+def test_the_train_step_is_traced_once_however_often_it_is_called(dataset):
+    step, state = training("enumerate")
+    chex.clear_trace_counter()
+    run = parallel.pmap_steps(chex.assert_max_traces(step, n=1), STEPS)
+    positions = parallel.shard(parallel.batch_positions(BATCH, 4))
+    state, placed = parallel.replicate(state), parallel.replicate(dataset)
+    key = parallel.replicate(jax.random.key(1))
+    for _ in range(3):
+        state, _ = run(state, positions, placed, key)
+    assert int(state.step) == 3 * STEPS
+
+
+def test_a_batch_that_does_not_divide_is_refused_with_the_numbers():
+    with pytest.raises(ValueError, match=r"batch of 10 .* 4 devices .*remainder 2"):
+        parallel.batch_positions(10, 4)
+
+
+def test_positions_cover_the_global_batch_once():
+    positions = parallel.batch_positions(12, 4)
+    assert positions.shape == (4, 3)
+    np.testing.assert_array_equal(positions.ravel(), np.arange(12))
+
+
+def test_an_example_depends_on_step_and_position_alone(dataset):
+    draw = jax.jit(parallel.draw_batch)
+
+    def drawn(step, positions):
+        images, keys = draw(dataset, jax.random.key(4), jnp.asarray(step), jnp.asarray(positions))
+        return np.asarray(images), np.asarray(jax.random.key_data(keys))
+
+    images, keys = drawn(5, np.arange(6))
+    part_images, part_keys = drawn(5, np.array([4, 1]))
+    np.testing.assert_array_equal(part_images, images[[4, 1]])
+    np.testing.assert_array_equal(part_keys, keys[[4, 1]])
+    _, next_keys = drawn(6, np.arange(6))
+    assert len({tuple(key) for key in [*keys, *next_keys]}) == 12
+
+
+def test_images_are_drawn_evenly_and_scaled(dataset):
+    numbered = np.arange(20, dtype=np.uint8)[:, None, None, None]
+    images, _ = jax.jit(parallel.draw_batch)(
+        numbered, jax.random.key(0), jnp.asarray(0), jnp.arange(20_000)
+    )
+    drawn = np.rint(np.asarray(images) * 255).astype(int).ravel()
+    np.testing.assert_allclose(images.ravel() * 255, drawn, atol=1e-4)
+    # Binomial(20,000, 1/20): mean 1,000, deviation 31.
+    assert np.abs(np.bincount(drawn, minlength=20) - 1_000).max() < 5 * 31

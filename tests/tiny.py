@@ -1,0 +1,66 @@
+"""Networks small enough for brute force, shared by the tests of the mathematics."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from air_jax.models.air import AIR, Noise, Trace, create_air, posterior_mean_noise, sample_noise
+
+IMAGE_SIZE = 6
+
+
+def create(variant="air", *, num_steps=2, **changes) -> AIR:
+    """AIR on 6x6 images with a handful of units."""
+    scene = {
+        "window_size": 4,
+        "z_what_size": 2,
+        "decoder_hidden": (3,),
+        "decoder_bias": -1.0,
+        "scale_prior": (1.5, 0.3),
+        "shift_prior": (0.0, 0.5),
+        "likelihood_scale": 0.5,
+    }
+    inference = {
+        "variant": variant,
+        "num_steps": num_steps,
+        "hidden_size": 4,
+        "predictor_hidden": (3,),
+        "encoder_hidden": (3,),
+        "glimpse_source": "error" if variant == "dair" else "image",
+        "presence_logit": 0.3,
+        "image_init_scale": 0.3,
+    }
+    scene |= {name: value for name, value in changes.items() if name in scene}
+    inference |= {name: value for name, value in changes.items() if name in inference}
+    return create_air(scene=scene, inference=inference, image_size=IMAGE_SIZE, channels=1)
+
+
+def images(batch_size=3):
+    """Random images, `[batch_size, 6, 6, 1]`."""
+    return jax.random.uniform(jax.random.key(11), (batch_size, IMAGE_SIZE, IMAGE_SIZE, 1))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def init(air: AIR):
+    """Random parameters."""
+    noise = posterior_mean_noise(1, air)
+    return air.init(jax.random.key(5), images(1), noise, every_count=True)["params"]
+
+
+@functools.partial(jax.jit, static_argnames=("air", "every_count"))
+def run(air: AIR, params, images, noise: Noise, *, every_count: bool = False) -> Trace:
+    """One pass, compiled."""
+    return air.apply({"params": params}, images, noise, every_count=every_count)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def noise(air: AIR, batch_size=3) -> Noise:
+    """Random noise."""
+    return sample_noise(jax.random.split(jax.random.key(7), batch_size), air)
+
+
+def with_count(noise: Noise, count: int) -> Noise:
+    """The same continuous noise, with uniform noise that forces n = count."""
+    present = jnp.arange(noise.pres.shape[-1]) < count
+    return noise._replace(pres=jnp.broadcast_to(jnp.where(present, 0.0, 1.0), noise.pres.shape))
