@@ -150,9 +150,7 @@ def create_loss(
         if estimator == "enumerate":
             value = enumerate_counts(trace, p_pres)
             return LossOutput(value, metrics, statistics)
-        predicted = baseline.apply(
-            {"params": params["baseline"]}, images, trace.z_where, trace.z_what
-        )
+        predicted = baseline.apply({"params": params["baseline"]}, trace.errors)
         value, baseline_loss, observed = nvil(trace, p_pres, baseline=predicted, moments=statistics)
         metrics["baseline_loss"] = baseline_loss
         return LossOutput(value + baseline_loss, metrics, observed)

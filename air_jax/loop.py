@@ -220,24 +220,30 @@ def _train(this: _Run, state: TrainState, log: writer.Writer, signals: "_Signals
         gallery.save_milestone(this.folder, step, this.model(state), validation)
     shown: dict[str, float] = {}
     pending: list[dict[str, np.ndarray]] = []
-    seconds = 0.0
+    durations: list[float] = []
+    compiled = False
     while step < num_steps:
         called = time.monotonic()
         state, metrics = run_steps(state, *arguments)
         metrics = jax.device_get(metrics)
-        seconds += time.monotonic() - called
+        duration = time.monotonic() - called
         _check_finite(metrics, step, this.folder)
         pending.append(metrics)
         step += steps_per_call
         last = step == num_steps
+        if compiled:
+            durations.append(duration)
+        else:
+            log.message(f"compiled and took {steps_per_call} steps in {duration:.1f} s")
+            compiled = True
 
         if step % options["evaluate_every"] == 0 or last:
             shown = _validate(this.model(state), validation, step, log)
         if step % options["log_every"] == 0 or last:
-            # The speed of the calls alone: validation and checkpoints are not the step's.
-            speed = len(pending) * steps_per_call / seconds
+            # The speed of the calls alone, without compilation, validation and checkpoints.
+            speed = len(durations) * steps_per_call / sum(durations) if durations else None
             _log(step, pending, speed, shown, log)
-            pending, seconds = [], 0.0
+            pending, durations = [], []
         if step in milestones:
             gallery.save_milestone(this.folder, step, this.model(state), validation)
         if step % options["checkpoint_every"] == 0 or last or signals.received:
@@ -250,7 +256,7 @@ def _train(this: _Run, state: TrainState, log: writer.Writer, signals: "_Signals
 def _log(
     step: int,
     pending: list[dict[str, np.ndarray]],
-    steps_per_second: float,
+    steps_per_second: float | None,
     shown: Mapping[str, float],
     log: writer.Writer,
 ) -> None:
@@ -259,7 +265,9 @@ def _log(
         name: float(np.concatenate([metrics[name] for metrics in pending]).mean())
         for name in pending[0]
     }
-    log.scalars(step, "train", {**means, "steps_per_second": steps_per_second})
+    if steps_per_second is not None:
+        means["steps_per_second"] = steps_per_second
+    log.scalars(step, "train", means)
     progress = {"ELBO": means["elbo"], "objects": means["num_objects"], **shown}
     log.progress(step, progress, steps_per_second)
 

@@ -203,7 +203,8 @@ def create_air_training(
         noise = posterior_mean_noise(1, air)
         params = {"model": air.init(key_model, images, noise, every_count=True)["params"]}
         if estimator == "nvil":
-            variables = baseline_network.init(key_baseline, images, noise.where, noise.what)
+            errors = jnp.zeros((1, air.num_steps, *images.shape[1:]))
+            variables = baseline_network.init(key_baseline, errors)
             params["baseline"] = variables["params"]
         return params
 

@@ -63,7 +63,7 @@ def get_config() -> ConfigDict:
     config.baseline = ConfigDict({"hidden_size": 256, "image_init_scale": 1 / 16, "decay": 0.99})
 
     # air_jax.distributions.create_prior: P(one more object), from dear to cheap
-    config.prior = ConfigDict({"name": "geometric", "start": 1e-9, "end": 0.01, "steps": 2_000})
+    config.prior = ConfigDict({"name": "geometric", "start": 1e-9, "end": 1e-4, "steps": 2_000})
 
     # air_jax.train.create_optimizer
     config.optimizer = ConfigDict(

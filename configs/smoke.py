@@ -22,12 +22,12 @@ def get_config():
     config.inference.predictor_hidden = (64,)
     config.inference.encoder_hidden = (64,)
     config.prior.steps = 300
-    config.train.num_steps = 600
+    config.train.num_steps = 840
     config.train.steps_per_call = 20
-    config.train.log_every = 60
+    config.train.log_every = 120
     config.train.evaluate_every = 120
-    config.train.checkpoint_every = 300
+    config.train.checkpoint_every = 420
     config.train.validation_images = 200
-    config.evaluation.iwae_images = 100
-    config.evaluation.iwae_samples = 20
+    config.evaluation.iwae_images = 50
+    config.evaluation.iwae_samples = 100
     return config

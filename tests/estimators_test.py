@@ -10,7 +10,6 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 from air_jax import distributions, estimators, objectives
-from air_jax.models.modules import Baseline
 from tests import tiny
 
 PRIOR_LOG_ODDS = -0.8
@@ -189,23 +188,20 @@ def test_moments_standardise():
     np.testing.assert_allclose(deviation, [np.sqrt(200 / 3), 2.0], rtol=1e-5)
 
 
-def create_loss(estimator, air, baseline):
+def create_loss(estimator, air):
     return estimators.create_loss(
-        estimator, air=air, baseline=baseline, prior=lambda step: prior(air)
+        estimator, air=air, baseline=tiny.BASELINE, prior=lambda step: prior(air)
     )
 
 
 def test_the_baseline_learns_from_its_own_loss_alone_and_the_model_from_none_of_it():
-    air, baseline = tiny.create(), Baseline(4, 0.3)
+    air, baseline = tiny.create(), tiny.BASELINE
     model, images, noise = tiny.init(air), tiny.images(), tiny.noise(air)
-    variables = jax.jit(baseline.init)(jax.random.key(0), images, noise.where, noise.what)
-    params = {"model": model, "baseline": variables["params"]}
+    params = {"model": model, "baseline": tiny.init_baseline(air)}
 
     def baseline_loss(params):
         trace = tiny.run(air, params["model"], images, noise, every_count=False)
-        predicted = baseline.apply(
-            {"params": params["baseline"]}, images, trace.z_where, trace.z_what
-        )
+        predicted = baseline.apply({"params": params["baseline"]}, trace.errors)
         return estimators.nvil(
             trace, prior(air), baseline=predicted, moments=some_moments(air.num_steps)
         )[1].sum()
@@ -216,9 +212,7 @@ def test_the_baseline_learns_from_its_own_loss_alone_and_the_model_from_none_of_
 
     def model_loss(params):
         trace = tiny.run(air, params["model"], images, noise, every_count=False)
-        predicted = baseline.apply(
-            {"params": params["baseline"]}, images, trace.z_where, trace.z_what
-        )
+        predicted = baseline.apply({"params": params["baseline"]}, trace.errors)
         return estimators.nvil(
             trace, prior(air), baseline=predicted, moments=some_moments(air.num_steps)
         )[0].sum()
@@ -229,16 +223,10 @@ def test_the_baseline_learns_from_its_own_loss_alone_and_the_model_from_none_of_
 
 @pytest.mark.parametrize("estimator", estimators.NAMES)
 def test_losses_keep_the_batch_axis_and_use_every_key(estimator):
-    air, baseline = tiny.create(), Baseline(4, 0.3)
-    images, noise = tiny.images(4), tiny.noise(air, 4)
-    params = {
-        "model": tiny.init(air),
-        "baseline": jax.jit(baseline.init)(jax.random.key(0), images, noise.where, noise.what)[
-            "params"
-        ],
-    }
+    air, images = tiny.create(), tiny.images(4)
+    params = {"model": tiny.init(air), "baseline": tiny.init_baseline(air)}
     statistics = some_moments(air.num_steps) if estimator == "nvil" else ()
-    loss = jax.jit(create_loss(estimator, air, baseline))
+    loss = jax.jit(create_loss(estimator, air))
     step = jnp.zeros((), jnp.int32)
 
     def keys():
@@ -254,4 +242,4 @@ def test_losses_keep_the_batch_axis_and_use_every_key(estimator):
 
 def test_unknown_estimators_are_refused_with_the_valid_names():
     with pytest.raises(ValueError, match=r"'relax'.*nvil, enumerate"):
-        create_loss("relax", tiny.create(), Baseline(4, 0.3))
+        create_loss("relax", tiny.create())

@@ -8,7 +8,6 @@ import pytest
 from jax.sharding import PartitionSpec
 
 from air_jax import distributions, estimators, parallel, train
-from air_jax.models.modules import Baseline
 from tests import tiny
 
 STEPS, BATCH = 3, 8
@@ -21,18 +20,14 @@ def dataset():
 
 def training(estimator, variant="air", axis_name=parallel.AXIS_NAME):
     """Train step and initial state of a tiny network."""
-    air, baseline = tiny.create(variant), Baseline(4, 0.3)
-    noise = tiny.noise(air, 1)
+    air = tiny.create(variant)
     params = {"model": tiny.init(air)}
     if estimator == "nvil":
-        init = jax.jit(baseline.init)
-        params["baseline"] = init(jax.random.key(3), tiny.images(1), noise.where, noise.what)[
-            "params"
-        ]
+        params["baseline"] = tiny.init_baseline(air)
     loss = estimators.create_loss(
         estimator,
         air=air,
-        baseline=baseline,
+        baseline=tiny.BASELINE,
         prior=lambda step: distributions.geometric(0.01 * step - 1.0, air.num_steps),
     )
     optimizer = train.create_optimizer(

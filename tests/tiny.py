@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from air_jax.models.air import AIR, Noise, Trace, create_air, posterior_mean_noise, sample_noise
+from air_jax.models.modules import Baseline
 
 IMAGE_SIZE = 6
 
@@ -64,3 +65,13 @@ def with_count(noise: Noise, count: int) -> Noise:
     """The same continuous noise, with uniform noise that forces n = count."""
     present = jnp.arange(noise.pres.shape[-1]) < count
     return noise._replace(pres=jnp.broadcast_to(jnp.where(present, 0.0, 1.0), noise.pres.shape))
+
+
+BASELINE = Baseline(hidden_size=4, image_init_scale=0.3)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def init_baseline(air: AIR):
+    """Random parameters of `BASELINE`."""
+    errors = jnp.zeros((1, air.num_steps, IMAGE_SIZE, IMAGE_SIZE, 1))
+    return BASELINE.init(jax.random.key(3), errors)["params"]

@@ -44,6 +44,7 @@ class Trace(NamedTuple):
       kl_where, kl_what: KL of q from p, closed form, nats, before masking, `[B, N]`.
       log_ratio_where, log_ratio_what: log p - log q at the samples, nats, before masking, `[B, N]`.
       log_p_x: log-likelihood of the canvases, nats, `[B, S]`.
+      errors: what the steps before each step left unexplained, `[B, N, H, W, C]`; no gradient.
       log_p_x_before: log-likelihood of the canvas before each step, nats, `[B, N]`; no gradient.
       canvases: `[B, S, H, W, C]`.
       glimpses: what each step read, `[B, N, h, w, C]`.
@@ -60,6 +61,7 @@ class Trace(NamedTuple):
     log_ratio_where: jax.Array
     log_ratio_what: jax.Array
     log_p_x: jax.Array
+    errors: jax.Array
     log_p_x_before: jax.Array
     canvases: jax.Array
     glimpses: jax.Array
@@ -198,7 +200,7 @@ class AIR(nn.Module):
             z_what = q_what.loc + q_what.scale_diag * noise.what[:, i]
 
             # p(x | z)
-            log_p_x_before = jax.lax.stop_gradient(self.scene.log_likelihood(images, canvas))
+            log_p_x_before = self.scene.log_likelihood(images, canvas)
             window, placed = self.scene.render_object(z_where, z_what)
             present = jnp.ones_like(z_pres) if every_count else z_pres
             canvas = self.scene.compose(canvas, placed, present)
@@ -216,7 +218,8 @@ class AIR(nn.Module):
                     "kl_what": q_what.kl_divergence(prior_what),
                     "log_ratio_where": prior_pose.log_prob(pose) - q_pose.log_prob(pose),
                     "log_ratio_what": prior_what.log_prob(z_what) - q_what.log_prob(z_what),
-                    "log_p_x_before": log_p_x_before,
+                    "errors": jax.lax.stop_gradient(error),
+                    "log_p_x_before": jax.lax.stop_gradient(log_p_x_before),
                     "glimpses": glimpse,
                     "windows": window,
                     "objects": placed,

@@ -130,9 +130,11 @@ class Decoder(nn.Module):
 class Baseline(nn.Module):
     """Neural baselines: a prediction per step, from the image and the latents produced so far.
 
-    A recurrent network of its own (AIR, Sec. 2.2; NVIL, Mnih & Gregor, 2014). Its value at step i
-    uses the latents of the steps before i and never `z_pres_i`, so it leaves the gradient
-    unbiased. Inputs are stopped: the baseline learns from its own loss alone.
+    A recurrent network of its own (AIR, Sec. 2.2; NVIL, Mnih & Gregor, 2014). It sees the latents
+    before step i as what they left unexplained of the image, which says more about what is still
+    to be gained than the latents themselves (WORKSPACE.md has the measurement), and never
+    `z_pres_i`, so it leaves the gradient unbiased. Its input is stopped: the baseline learns from
+    its own loss alone.
 
     Attributes:
       hidden_size: width of the LSTM.
@@ -143,28 +145,25 @@ class Baseline(nn.Module):
     image_init_scale: float
 
     @nn.compact
-    def __call__(self, images: jax.Array, z_where: jax.Array, z_what: jax.Array) -> jax.Array:
+    def __call__(self, errors: jax.Array) -> jax.Array:
         """Predicts the standardised gain of every step, see `estimators.nvil`.
 
         Args:
-          images: `[B, H, W, C]`.
-          z_where: `[B, N, P]`.
-          z_what: `[B, N, D]`.
+          errors: the image less the canvas before each step, `[B, N, H, W, C]`.
 
         Returns:
           `[B, N]`, in standard deviations of the gain.
         """
-        images, z_where, z_what = jax.lax.stop_gradient((images, z_where, z_what))
-        chex.assert_rank([images, z_where, z_what], [4, 3, 3])
-        projected = ImageProjection(self.hidden_size, self.image_init_scale)(images)
-        latents = jnp.concatenate([z_where, z_what], axis=-1)
-        previous = jnp.zeros_like(latents[:, 0])
+        chex.assert_rank(errors, 5)
+        batch_size, num_steps = errors.shape[:2]
+        flat = jax.lax.stop_gradient(errors).reshape(-1, *errors.shape[2:])
+        projected = ImageProjection(self.hidden_size, self.image_init_scale)(flat)
+        projected = projected.reshape(batch_size, num_steps, -1)
         cell = LSTMCell(self.hidden_size)
         head = nn.Dense(1)
-        carry = cell.initial_carry(images.shape[0])
+        carry = cell.initial_carry(batch_size)
         outputs = []
-        for i in range(latents.shape[1]):
-            carry = cell(carry, projected, [previous])
+        for i in range(num_steps):
+            carry = cell(carry, projected[:, i], [])
             outputs.append(head(carry[1])[:, 0])
-            previous = latents[:, i]
         return jnp.stack(outputs, axis=1)
