@@ -25,7 +25,7 @@ import jax
 import numpy as np
 from absl import logging
 
-from air_jax import checkpoint, export, gallery, parallel, provenance, writer
+from air_jax import checkpoint, export, gallery, parallel, provenance, sections, writer
 from air_jax.data.dataset import Dataset, create_dataset
 from air_jax.data.scenes import Scenes
 from air_jax.evaluate import counting, evaluate
@@ -60,12 +60,44 @@ class Interrupted(Exception):
         self.signal = number
 
 
+class Options(NamedTuple):
+    """The config's section `train`; intervals in steps, multiples of `steps_per_call`.
+
+    Attributes:
+      batch_size: images of a step, over all devices.
+      num_steps: length of the run.
+      steps_per_call: steps inside one compiled call.
+      log_every: between entries of training scalars.
+      evaluate_every: between validations.
+      checkpoint_every: between checkpoints.
+      validation_images: images of a validation, the first ones of the set.
+    """
+
+    batch_size: int
+    num_steps: int
+    steps_per_call: int
+    log_every: int
+    evaluate_every: int
+    checkpoint_every: int
+    validation_images: int
+
+    def check(self) -> None:
+        """Raises ValueError if an interval is not a positive multiple of `steps_per_call`."""
+        for name in ("num_steps", "log_every", "evaluate_every", "checkpoint_every"):
+            value = getattr(self, name)
+            if value <= 0 or value % self.steps_per_call:
+                raise ValueError(
+                    f"train.{name} is {value}; it must be a positive multiple of "
+                    f"train.steps_per_call, {self.steps_per_call}."
+                )
+
+
 class _Run(NamedTuple):
     """What stays the same while a run goes on.
 
     Attributes:
       folder: the workdir.
-      options: the config's section `train`.
+      options: intervals and sizes.
       exported: the config as it is exported with the model.
       dataset: all scenes.
       training: network, prior, train step, initial state.
@@ -73,7 +105,7 @@ class _Run(NamedTuple):
     """
 
     folder: pathlib.Path
-    options: Mapping[str, Any]
+    options: Options
     exported: Mapping[str, Any]
     dataset: Dataset
     training: AIRTraining
@@ -106,9 +138,10 @@ def run(config: Mapping[str, Any], workdir: str) -> dict[str, Any]:
       CheckpointError: if the checkpoint to resume from is damaged.
     """
     started = time.monotonic()
-    folder, options = pathlib.Path(workdir), config["train"]
-    _check_intervals(options)
-    parallel.batch_positions(options["batch_size"], jax.local_device_count())
+    sections.check(config, loop_options=Options)
+    folder, options = pathlib.Path(workdir), Options(**config["train"])
+    options.check()
+    parallel.batch_positions(options.batch_size, jax.local_device_count())
     provenance.check_resumable(folder / "config.json", config, allowed=_RESUMABLE)
     dataset = create_dataset(**config["data"])
     logging.info("data: %s", provenance.describe(dataset.description))
@@ -117,12 +150,12 @@ def run(config: Mapping[str, Any], workdir: str) -> dict[str, Any]:
     # Restore order: the state is built from the config, then replaced by the newest complete
     # checkpoint. Keys need no saving: those of a step are folded from the seed and the step.
     key_init, key_run, key_evaluation = jax.random.split(jax.random.key(config["seed"]), 3)
-    sections = ("estimator", "scene", "inference", "baseline", "prior", "optimizer")
+    names = ("estimator", "scene", "inference", "baseline", "prior", "optimizer")
     image = {"image_size": dataset.train.images.shape[1], "channels": dataset.train.images.shape[3]}
     training = create_air_training(
-        **{name: config[name] for name in sections},
+        **{name: config[name] for name in names},
         **image,
-        num_train_steps=options["num_steps"],
+        num_train_steps=options.num_steps,
         key=key_init,
     )
     state, first_step = training.state, checkpoint.latest_step(folder / "checkpoints") or 0
@@ -132,7 +165,7 @@ def run(config: Mapping[str, Any], workdir: str) -> dict[str, Any]:
 
     this = _Run(folder, options, {**config, "image": image}, dataset, training, key_run)
     with (
-        writer.Writer(folder, total_steps=options["num_steps"], start_step=first_step) as log,
+        writer.Writer(folder, total_steps=options.num_steps, start_step=first_step) as log,
         _Signals() as signals,
     ):
         state = _train(this, parallel.replicate(state), log, signals)
@@ -202,16 +235,16 @@ def summary(results: Mapping[str, Any]) -> str:
 
 def _train(this: _Run, state: TrainState, log: writer.Writer, signals: "_Signals") -> TrainState:
     options = this.options
-    num_steps, steps_per_call = options["num_steps"], options["steps_per_call"]
+    num_steps, steps_per_call = options.num_steps, options.steps_per_call
     run_steps = parallel.pmap_steps(this.training.train_step, steps_per_call)
-    positions = parallel.batch_positions(options["batch_size"], jax.local_device_count())
+    positions = parallel.batch_positions(options.batch_size, jax.local_device_count())
     arguments = (
         parallel.shard(positions),
         parallel.replicate(this.dataset.train.images),
         parallel.replicate(this.key),
     )
     # A part of it: validation shall be short beside the training.
-    validation = Scenes(*(x[: options["validation_images"]] for x in this.dataset.validation))
+    validation = Scenes(*(x[: options.validation_images] for x in this.dataset.validation))
     milestones = {
         steps_per_call * math.ceil(share * num_steps / steps_per_call) for share in _MILESTONES
     }
@@ -237,16 +270,16 @@ def _train(this: _Run, state: TrainState, log: writer.Writer, signals: "_Signals
             log.message(f"compiled and took {steps_per_call} steps in {duration:.1f} s")
             compiled = True
 
-        if step % options["evaluate_every"] == 0 or last:
+        if step % options.evaluate_every == 0 or last:
             shown = _validate(this.model(state), validation, step, log)
-        if step % options["log_every"] == 0 or last:
+        if step % options.log_every == 0 or last:
             # The speed of the calls alone, without compilation, validation and checkpoints.
             speed = len(durations) * steps_per_call / sum(durations) if durations else None
             _log(step, pending, speed, shown, log)
             pending, durations = [], []
         if step in milestones:
             gallery.save_milestone(this.folder, step, this.model(state), validation)
-        if step % options["checkpoint_every"] == 0 or last or signals.received:
+        if step % options.checkpoint_every == 0 or last or signals.received:
             this.save(state)
         if signals.received and not last:
             raise Interrupted(signals.received, step)
@@ -295,16 +328,6 @@ def _check_finite(metrics: Mapping[str, np.ndarray], first_step: int, folder: pa
             raise NonFiniteError(
                 f"{', '.join(bad)} not finite at step {first_step + i}; the last good checkpoint "
                 f"in {folder / 'checkpoints'} stays. A lower learning rate is the usual remedy."
-            )
-
-
-def _check_intervals(options: Mapping[str, Any]) -> None:
-    steps_per_call = options["steps_per_call"]
-    for name in ("num_steps", "log_every", "evaluate_every", "checkpoint_every"):
-        if options[name] <= 0 or options[name] % steps_per_call:
-            raise ValueError(
-                f"train.{name} is {options[name]}; it must be a positive multiple of "
-                f"train.steps_per_call, {steps_per_call}."
             )
 
 

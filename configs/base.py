@@ -89,4 +89,4 @@ def get_config() -> ConfigDict:
 
     # air_jax.evaluate.evaluate
     config.evaluation = ConfigDict({"iwae_images": 1_000, "iwae_samples": 100})
-    return config
+    return config.lock()

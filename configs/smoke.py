@@ -22,6 +22,8 @@ def get_config():
     config.inference.predictor_hidden = (64,)
     config.inference.encoder_hidden = (64,)
     config.prior.steps = 300
+    config.optimizer.learning_rate = 1e-3
+    config.optimizer.baseline_learning_rate = 1e-2
     config.train.num_steps = 840
     config.train.steps_per_call = 20
     config.train.log_every = 120

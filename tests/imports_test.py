@@ -26,6 +26,7 @@ LAYERS = (
     {"train"},
     {"inference"},
     {"evaluate", "infer", "gallery"},
+    {"sections"},
     {"loop"},
     {"main"},
     {""},  # the package itself: the library's face

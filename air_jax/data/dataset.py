@@ -132,6 +132,7 @@ def create_dataset(
         "folder": files.folder,
         "num_digits": dict(zip(_SPLITS, arrays["num_digits"].tolist(), strict=True)),
         **options,
+        "digest": files.digest[:16],
     }
     return Dataset(**scenes, description=description)
 
@@ -199,6 +200,7 @@ def _read_own(
         "image_size": int(image_size),
         "num_images": {split: len(scenes[split].images) for split in _SPLITS},
         "seed": int(seed),
+        "digest": hashlib.sha256(prepared.images.tobytes()).hexdigest()[:16],
     }
     return Dataset(**scenes, description=description)
 
