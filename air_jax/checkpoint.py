@@ -23,6 +23,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from air_jax.files import write_atomically
+
 _FORMAT_VERSION = 1
 _MANIFEST = "manifest.json"
 
@@ -68,9 +70,9 @@ def save(directory: str | Path, step: int, tree: Any, *, keep: int = 2) -> Path:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         temporary.mkdir()
         _write_state(temporary / "state", arrays)
-        for path in temporary.rglob("*"):
-            _sync(path)
         write_atomically(temporary / _MANIFEST, _encode_manifest(step, _file_table(temporary)))
+        for path in (temporary, *temporary.rglob("*")):
+            _sync(path)
         if folder.exists():
             replaced = folder.with_name(folder.name + ".old")
             _remove(replaced)
@@ -148,21 +150,6 @@ def restore(directory: str | Path, template: Any, step: int | None = None) -> An
         if name not in names:
             raise _mismatch(folder, f"leaf {name!r} is in it and not expected")
     return jax.tree.unflatten(treedef, leaves)
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Replaces `path` by `data` in one step: a reader sees the old file or the new one."""
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    _sync(path.parent)
 
 
 def _checkpointer() -> Any:
@@ -307,8 +294,8 @@ def _os_error_code(error: BaseException) -> int | None:
     return int(code[1]) if code else None
 
 
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -48,9 +48,7 @@ class UnaryCode(distrax.Distribution):
         Args:
           value: unary code `[..., N]`, 0/1, once 0 then 0.
         """
-        previous = jnp.concatenate([jnp.ones_like(value[..., :1]), value[..., :-1]], axis=-1)
-        sign = 2 * value - 1
-        return previous * jax.nn.log_sigmoid(sign * self._logits)
+        return reached(value) * jax.nn.log_sigmoid((2 * value - 1) * self._logits)
 
     def log_prob(self, value: jax.Array) -> jax.Array:
         """Log-probability of a whole code, nats, `[...]`."""
@@ -80,9 +78,9 @@ class UnaryCode(distrax.Distribution):
         return self.from_uniform(jax.random.uniform(key, (n, *self._logits.shape)))
 
 
-def unary_code(counts: jax.Array, num_steps: int) -> jax.Array:
-    """Unary code of counts: int `[...]` to float32 `[..., num_steps]`."""
-    return (jnp.arange(num_steps) < counts[..., None]).astype(jnp.float32)
+def reached(value: jax.Array) -> jax.Array:
+    """1 at the steps of a unary code that are decided, the first zero's included, `[..., N]`."""
+    return jnp.concatenate([jnp.ones_like(value[..., :1]), value[..., :-1]], axis=-1)
 
 
 def geometric(log_odds: jax.Array, num_steps: int) -> UnaryCode:
@@ -142,13 +140,15 @@ def create_prior(
       `prior(step) -> UnaryCode` with logits `[N]`.
 
     Raises:
-      ValueError: if the name is unknown or a rho is not in (0, 1).
+      ValueError: if the name is unknown, a rho is not in (0, 1) or `steps` is negative.
     """
     if name not in PRIORS:
         raise ValueError(f"prior is {name!r}; valid names are {', '.join(PRIORS)}.")
     for rho in (start, end):
         if not 0.0 < rho < 1.0:
             raise ValueError(f"rho is {rho}; P(one more object) lies strictly between 0 and 1.")
+    if steps < 0:
+        raise ValueError(f"prior.steps is {steps}; it must be at least 0, for no schedule.")
     first, last = (math.log(rho) - math.log1p(-rho) for rho in (start, end))
     law = geometric if name == "geometric" else binomial
 

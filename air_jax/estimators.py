@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from air_jax import objectives
-from air_jax.distributions import UnaryCode
+from air_jax.distributions import UnaryCode, reached
 from air_jax.models.air import AIR, Trace, sample_noise
 from air_jax.models.modules import Baseline
 from air_jax.objectives import LossOutput
@@ -39,11 +39,6 @@ class Moments(NamedTuple):
         mean = self.first / weight
         variance = self.second / weight - jnp.square(mean)
         return mean, jnp.sqrt(jnp.maximum(variance, 1.0))
-
-
-def reached(z_pres: jax.Array) -> jax.Array:
-    """1 at the steps that were decided, the first zero's included: `[B, N]` to `[B, N]`."""
-    return jnp.concatenate([jnp.ones_like(z_pres[:, :1]), z_pres[:, :-1]], axis=-1)
 
 
 def nvil(

@@ -1,5 +1,6 @@
 """What a model is worth on a set of scenes."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import chex
@@ -24,19 +25,24 @@ def evaluate(
       iwae_samples: K of the IWAE bound.
 
     Returns:
-      Plain numbers and lists, JSON-able: `num_images`, `elbo` and its terms (nats per image, one
-      sample), `iwae_K`, and, where the counts are known, what `localise` and `count` give.
+      Plain numbers and lists, JSON-able: `num_images`; `elbo` and its terms, nats per image, one
+      sample; `iwae_K`, and `elbo_iwae_images`, the ELBO of the same images; what `counting` gives,
+      over the images whose count is known; and what `metrics.localisation` gives. What the scenes
+      do not allow to measure is None.
     """
     key_elbo, key_iwae = jax.random.split(key)
     objects = model.infer(scenes.images, key=key_elbo)
     results: dict[str, Any] = {"num_images": len(scenes.images)}
     results |= {name: float(values.mean()) for name, values in objects.elbo_terms.items()}
+    results |= dict.fromkeys((f"iwae_{iwae_samples}", "count_accuracy"))
+    results |= dict.fromkeys(("average_precision_50", "mean_iou", "share_matched"))
     if iwae_images:
         images = scenes.images[:iwae_images]
         bound = model.iwae(images, key=key_iwae, num_samples=iwae_samples)
         results[f"iwae_{iwae_samples}"] = float(bound.mean())
+        results["elbo_iwae_images"] = float(objects.elbo_terms["elbo"][:iwae_images].mean())
         results["iwae_num_images"] = len(images)
-    if (scenes.counts >= 0).all():
+    if (scenes.counts >= 0).any():
         results |= counting(objects, scenes.counts)
     if scenes.boxes.shape[1]:
         results |= metrics.localisation(
@@ -50,7 +56,7 @@ def counting(objects: Objects, counts: np.ndarray) -> dict[str, Any]:
 
     Args:
       objects: inferred, n images.
-      counts: true counts, int `[n]`.
+      counts: true counts, int `[n]`, -1 where unknown, not everywhere.
     """
     num_counts = 1 + max(int(counts.max()), objects.count_probs.shape[-1] - 1)
     per_count = metrics.count_accuracy_per_count(objects.counts, counts)
@@ -59,3 +65,23 @@ def counting(objects: Objects, counts: np.ndarray) -> dict[str, Any]:
         "count_accuracy_per_count": {str(n): value for n, value in per_count.items()},
         "confusion_matrix": metrics.confusion_matrix(objects.counts, counts, num_counts).tolist(),
     }
+
+
+def summary(results: Mapping[str, Any]) -> str:
+    """An evaluation in a few lines for a terminal."""
+    lines = [f"test set, {results['num_images']:,} images, step {results['step']:,}"]
+    for name, text in (
+        ("count_accuracy", "count accuracy        {:.2%}"),
+        ("average_precision_50", "AP at IoU 0.5         {:.3f}"),
+        ("mean_iou", "mean IoU of matches   {:.3f}"),
+        ("share_matched", "objects matched       {:.2%}"),
+        ("elbo", "ELBO                  {:.1f} nats per image"),
+        ("iwae_100", "IWAE-100              {:.1f} nats per image"),
+        ("elbo_iwae_images", "ELBO of the same      {:.1f} nats per image"),
+        ("seconds", "wall time             {:.0f} s"),
+    ):
+        if results.get(name) is not None:
+            lines.append("  " + text.format(results[name]))
+    for count, accuracy in results.get("count_accuracy_per_count", {}).items():
+        lines.append(f"  count accuracy, n = {count}: {accuracy:.2%}")
+    return "\n".join(lines)

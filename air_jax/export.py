@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from air_jax.checkpoint import CheckpointError, write_atomically
+from air_jax.checkpoint import CheckpointError
+from air_jax.files import write_atomically
 
 _FORMAT_VERSION = 1
 _PARAMS = "params.safetensors"
@@ -51,7 +52,6 @@ def export_model(directory: str | Path, params: Mapping[str, Any], config: dict[
     }
     text = json.dumps(content, indent=2, allow_nan=False) + "\n"
     folder = Path(directory)
-    folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / _PARAMS, data)
     write_atomically(folder / _CONFIG, text.encode())
     return folder

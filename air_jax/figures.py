@@ -21,6 +21,7 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter
 from numpy.typing import ArrayLike
 
+from air_jax.files import replacing
 from air_jax.models.spatial_transformer import window_box
 
 DPI = 150
@@ -113,7 +114,7 @@ def count_accuracy(
     figure, axes = _chart(6.4, 3.4, "training step", "count accuracy (%)")
     curves = {"all images": accuracy}
     for count, values in sorted((per_count or {}).items()):
-        curves[_plural(count, "object")] = values
+        curves[plural(count, "object")] = values
     for i, (label, values) in enumerate(curves.items()):
         percent = 100.0 * np.asarray(values, float)
         finite = percent[np.isfinite(percent)]
@@ -170,7 +171,7 @@ def scan_policy(z_where: np.ndarray, z_pres: np.ndarray, image_size: int) -> Fig
         x, y = centres[present[:, step], step].T
         _show_heat_map(axes, x, y, edges, _STEP_MAPS[step % len(_STEP_MAPS)])
         outside = np.count_nonzero((np.minimum(x, y) < 0) | (np.maximum(x, y) > image_size))
-        title = f"{_ordinal(step + 1)} window\n{_plural(len(x), 'object')}"
+        title = f"{_ordinal(step + 1)} window\n{plural(len(x), 'object')}"
         axes.set_title(title + (f", {outside:,} outside" if outside else ""), fontsize=9)
         axes.set_ylabel("y (pixels)" if step == 0 else "", fontsize=8)
     return figure
@@ -256,16 +257,15 @@ def save(figure: Figure, path: str | os.PathLike[str]) -> None:
       ValueError: if the suffix is missing or not a format.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with warnings.catch_warnings():
-            # A user's file name may have letters that the font lacks; they show as boxes.
-            warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-            figure.savefig(temporary, dpi=DPI, format=path.suffix[1:])
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as file, warnings.catch_warnings():
+        # A user's file name may have letters that the font lacks; they show as boxes.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        figure.savefig(file, dpi=DPI, format=path.suffix[1:])
+
+
+def plural(number: int, noun: str) -> str:
+    """1 object, 2 objects, 1,000 objects."""
+    return f"{number:,} {noun}{'s' * (number != 1)}"
 
 
 def _check_shape(name: str, array: ArrayLike, expected: tuple[int, ...]) -> None:
@@ -385,10 +385,6 @@ def _thousands(step: float) -> str:
 
 def _ordinal(number: int) -> str:
     return str(number) + {1: "st", 2: "nd", 3: "rd"}.get(number, "th")
-
-
-def _plural(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'s' * (number != 1)}"
 
 
 def _shortened(text: str, length: int) -> str:

@@ -1,12 +1,13 @@
 """The figures of a run, drawn from what it left in its workdir."""
 
+import io
 import pathlib
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from air_jax import figures, writer
+from air_jax import figures, files, writer
 from air_jax.data.scenes import Scenes
 from air_jax.inference import Model
 
@@ -23,18 +24,19 @@ def save_milestone(folder: pathlib.Path, step: int, model: Model, scenes: Scenes
       model: with the parameters of that step.
       scenes: the first few are shown, the same ones at every milestone.
     """
-    images = scenes.images[:_TIMELINE_IMAGES]
-    objects = model.infer(images)
-    target = folder / "milestones"
-    target.mkdir(parents=True, exist_ok=True)
+    # All of them, as validation does: another shape would be compiled for a few images.
+    objects = model.infer(scenes.images)
+    shown = slice(_TIMELINE_IMAGES)
+    buffer = io.BytesIO()
     np.savez(
-        target / f"{step:08d}.npz",
+        buffer,
         step=step,
-        images=images,
-        reconstructions=objects.reconstructions,
-        z_where=objects.z_where,
-        z_pres=_present(model, objects.counts),
+        images=scenes.images[shown],
+        reconstructions=objects.reconstructions[shown],
+        z_where=objects.z_where[shown],
+        z_pres=_present(model, objects.counts)[shown],
     )
+    files.write_atomically(folder / "milestones" / f"{step:08d}.npz", buffer.getvalue())
 
 
 def draw(folder: pathlib.Path, model: Model, scenes: Scenes, results: Mapping[str, Any]) -> None:
@@ -48,7 +50,7 @@ def draw(folder: pathlib.Path, model: Model, scenes: Scenes, results: Mapping[st
     """
     target = folder / "figures"
     _draw_timeline(folder / "milestones", target / "timeline.png")
-    _draw_curves(folder, target)
+    _draw_curves(folder, target, model.air.num_steps)
     if "confusion_matrix" in results:
         figures.save(figures.confusion(results["confusion_matrix"]), target / "confusion.png")
     objects = model.infer(scenes.images[:_POLICY_IMAGES])
@@ -77,7 +79,7 @@ def _draw_timeline(milestones: pathlib.Path, path: pathlib.Path) -> None:
     figures.save(figures.timeline(entries[0]["images"], steps, *rows), path)
 
 
-def _draw_curves(folder: pathlib.Path, target: pathlib.Path) -> None:
+def _draw_curves(folder: pathlib.Path, target: pathlib.Path, num_steps: int) -> None:
     entries = writer.read_scalars(folder, "validation")
     if not entries:
         return
@@ -95,6 +97,9 @@ def _draw_curves(folder: pathlib.Path, target: pathlib.Path) -> None:
         if name.startswith(prefix)
     }
     accuracy = figures.count_accuracy(
-        steps, [entry["count_accuracy"] for entry in entries], per_count=per_count
+        steps,
+        [entry["count_accuracy"] for entry in entries],
+        per_count=per_count,
+        chance=1 / (1 + num_steps),
     )
     figures.save(accuracy, target / "count_accuracy.png")

@@ -35,6 +35,8 @@ import numpy as np
 from air_jax import figures, metrics
 from air_jax.checkpoint import CheckpointError
 from air_jax.data import images
+from air_jax.figures import plural
+from air_jax.files import replacing
 from air_jax.inference import Model, Objects, load
 
 OBJECTS_FILE = "objects.jsonl"
@@ -138,32 +140,25 @@ def _run(options: argparse.Namespace) -> int:
     model = load(options.checkpoint)
     inputs = _read(options.input)
 
-    output.mkdir(parents=True, exist_ok=True)
     pictures = _Pictures(output / PICTURES_DIR, options.pictures)
     true_counts, inferred, num_resized, failed = [], [], 0, []
-    temporary = output / f".{OBJECTS_FILE}.{os.getpid()}.tmp"
-    try:
-        with open(temporary, "w", encoding="utf-8") as file:
-            lines = _infer(model, inputs, options.invert, options.batch_size, pictures)
-            for image, line in _with_progress(zip(inputs, lines, strict=True), len(inputs)):
-                file.write(json.dumps(line, allow_nan=False) + "\n")
-                if "error" in line:
-                    failed.append(f"{image.name}: {line['error']}")
-                else:
-                    inferred.append(line["count"])
-                    true_counts.append(image.true_count)
-                    num_resized += line["note"] is not None
-        # Nothing but errors replaces no earlier results.
-        if inferred:
-            os.replace(temporary, output / OBJECTS_FILE)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(output / OBJECTS_FILE) as file:
+        lines = _infer(model, inputs, options.invert, options.batch_size, pictures)
+        for image, line in _with_progress(zip(inputs, lines, strict=True), len(inputs)):
+            file.write((json.dumps(line, allow_nan=False) + "\n").encode())
+            if "error" in line:
+                failed.append(f"{image.name}: {line['error']}")
+            else:
+                inferred.append(line["count"])
+                true_counts.append(image.true_count)
+                num_resized += line["note"] is not None
+        if not inferred:
+            # Raised here, so that nothing but errors replaces no earlier results.
+            raise ValueError(_list_failed(failed, len(inputs)))
 
-    if not inferred:
-        return _report_failed(failed, len(inputs))
     _report(np.array(inferred, int), np.array(true_counts, int), num_resized)
     print(f"written: {output / OBJECTS_FILE}{pictures.summary(len(inferred))}")
-    return _report_failed(failed, len(inputs))
+    return _fail(_list_failed(failed, len(inputs))) if failed else 0
 
 
 def _check_output(output: Path, source: Path) -> None:
@@ -314,12 +309,12 @@ class _Pictures:
     def summary(self, num_images: int) -> str:
         """What was written, as the end of a sentence."""
         written = len(self._taken)
-        text = f", {_plural(written, 'picture')} in {self._folder}" if written else ""
+        text = f", {plural(written, 'picture')} in {self._folder}" if written else ""
         if self._limit and written < num_images:
             text += f" (of the first {written:,} images; --pictures all for all of them)"
         others = {path.name.casefold() for path in self._folder.glob("*.png")} - self._taken
         if others:
-            text += f"; {self._folder} also holds {_plural(len(others), 'older picture')}"
+            text += f"; {self._folder} also holds {plural(len(others), 'older picture')}"
         return text
 
     def _choose(self, name: str) -> str:
@@ -353,40 +348,35 @@ def _with_progress(items: Iterator[Any], total: int) -> Iterator[Any]:
 def _report(inferred: np.ndarray, true_counts: np.ndarray, num_resized: int) -> None:
     """Prints what was found and, where the truth is known, how often it is right."""
     numbers = sorted(collections.Counter(inferred.tolist()).items())
-    found = ", ".join(f"{number:,} with {_plural(n, 'object')}" for n, number in numbers)
-    print(f"{_plural(len(inferred), 'image')}: {found}")
+    found = ", ".join(f"{number:,} with {plural(n, 'object')}" for n, number in numbers)
+    print(f"{plural(len(inferred), 'image')}: {found}")
     if num_resized:
-        print(f"resized: {_plural(num_resized, 'image')} (see `note`)")
+        print(f"resized: {plural(num_resized, 'image')} (see `note`)")
     known = int((true_counts >= 0).sum())
     if not known:
         return
     accuracy = metrics.count_accuracy(inferred, true_counts)
-    print(f"count accuracy: {100 * accuracy:.2f} % of {_plural(known, 'image')}")
+    print(f"count accuracy: {100 * accuracy:.2f} % of {plural(known, 'image')}")
     for count, share in metrics.count_accuracy_per_count(inferred, true_counts).items():
-        images_with = _plural(int((true_counts == count).sum()), "image")
-        print(f"  {_plural(count, 'object')}: {100 * share:.2f} % of {images_with}")
+        images_with = plural(int((true_counts == count).sum()), "image")
+        print(f"  {plural(count, 'object')}: {100 * share:.2f} % of {images_with}")
 
 
-def _report_failed(failed: Sequence[str], num_images: int) -> int:
+def _list_failed(failed: Sequence[str], num_images: int) -> str:
+    """Prints what could not be used; returns the sentence that sums it up."""
     for message in failed[:_MAX_REPORTED]:
         print(message, file=sys.stderr)
     some = len(failed) < num_images
     if len(failed) > _MAX_REPORTED:
         where = f", named in {OBJECTS_FILE}" if some else ""
         print(f"and {len(failed) - _MAX_REPORTED:,} more{where}", file=sys.stderr)
-    if not failed:
-        return 0
-    share = f"{len(failed):,} of {_plural(num_images, 'image')}"
-    return _fail(f"{share} could not be used" + ("" if some else ": nothing was written"))
+    share = f"{len(failed):,} of {plural(num_images, 'image')}"
+    return f"{share} could not be used" + ("" if some else ": nothing was written")
 
 
 def _fail(message: str) -> int:
     print(f"error: {message}", file=sys.stderr)
     return 1
-
-
-def _plural(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'s' * (number != 1)}"
 
 
 if __name__ == "__main__":

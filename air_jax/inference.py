@@ -28,12 +28,14 @@ from air_jax.models.air import AIR, Trace, create_air, posterior_mean_noise, sam
 class Objects(NamedTuple):
     """The objects of n images, at the posterior means of z_where and z_what. NumPy arrays.
 
-    N steps; what lies beyond an image's count is what the model would have drawn next.
+    N steps; what lies beyond an image's count is what the model would have drawn next. The
+    posterior is Gaussian in log s: the scale s is the exponential of that mean, its median.
 
     Attributes:
       counts: number of steps before the first with q(z_pres = 1) < 0.5, int32 `[n]`.
-      count_probs: q(count = 0..N | x), `[n, N + 1]`.
-      presence: probability that step i is present, `[n, N]`; the boxes' scores.
+      count_probs: q(count = 0..N | x) with the latents at these means, not averaged over them,
+        `[n, N + 1]`.
+      presence: probability, likewise, that step i is present, `[n, N]`; the boxes' scores.
       boxes: extent of each object's own ink above half its maximum, in pixels of the model's
         image, `(x_min, y_min, x_max, y_max)`, `[n, N, 4]`.
       windows: the attention windows, in the same form, `[n, N, 4]`.
@@ -132,10 +134,11 @@ class Model(NamedTuple):
         """
         images = self._check(images)
         key = jax.random.key(0) if key is None else key
+        params = parallel.replicate(self.params)
         batches = []
         for start, stop, batch, keys in _batches(images, key, batch_size):
             objects, placed = jax.device_get(
-                _infer_batch(self.air, self._placed_params(), self.prior.logits, batch, keys)
+                _infer_batch(self.air, params, self.prior.logits, batch, keys)
             )
             # One channel is enough for an extent: an object's ink is where any channel has ink.
             objects["boxes"] = metrics.ink_boxes(placed.max(-1))
@@ -162,26 +165,23 @@ class Model(NamedTuple):
           ValueError: if the shape or the range of the images is another, or `batch_size` < 1.
         """
         images = self._check(images)
+        params = parallel.replicate(self.params)
         bounds = []
         for start, stop, batch, keys in _batches(images, key, batch_size):
-            bound = _iwae_batch(
-                self.air, self._placed_params(), self.prior.logits, batch, keys, num_samples
-            )
+            bound = _iwae_batch(self.air, params, self.prior.logits, batch, keys, num_samples)
             bounds.append(np.asarray(bound)[: stop - start])
         return np.concatenate(bounds)
-
-    def _placed_params(self) -> Any:
-        return parallel.replicate(self.params)
 
     def _check(self, images: np.ndarray) -> np.ndarray:
         scene = self.air.scene
         images = np.asarray(images)
+        given = images.shape
         if images.ndim == 3 and scene.channels == 1:
             images = images[..., None]
         expected = (scene.image_size, scene.image_size, scene.channels)
         if images.ndim != 4 or images.shape[1:] != expected or not len(images):
             raise ValueError(
-                f"images have shape {images.shape}; this model takes [n, "
+                f"images have shape {given}; this model takes [n, "
                 f"{', '.join(map(str, expected))}] with n > 0. "
                 "air_jax.data.images.prepare_images resizes."
             )

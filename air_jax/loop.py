@@ -10,12 +10,15 @@ What a run leaves in its workdir:
     milestones/        reconstructions of a few validation images as training went on
     evaluation.json    the test set, after the last step
     figures/
+
+Training scalars are means since the last entry, under the prior of their step; validation uses the
+schedule's end. A run that is stopped between two entries begins its next mean where it resumes;
+its state and every later entry are those of an uninterrupted run.
 """
 
+import json
 import math
 import pathlib
-import signal
-import threading
 import time
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -28,8 +31,10 @@ from absl import logging
 from air_jax import checkpoint, export, gallery, parallel, provenance, sections, writer
 from air_jax.data.dataset import Dataset, create_dataset
 from air_jax.data.scenes import Scenes
-from air_jax.evaluate import counting, evaluate
+from air_jax.evaluate import counting, evaluate, summary
 from air_jax.inference import Model, create_model
+from air_jax.interruption import Interrupted, Signals
+from air_jax.sections import Options
 from air_jax.train import AIRTraining, TrainState, create_air_training
 
 # Shares of the run after which its first images are reconstructed for the timeline.
@@ -43,53 +48,6 @@ _RESUMABLE = (
 
 class NonFiniteError(RuntimeError):
     """The loss or a gradient is no longer a number. Names the step."""
-
-
-class Interrupted(Exception):
-    """The process was asked to stop; the state is saved.
-
-    Attributes:
-      signal: number of the signal.
-    """
-
-    def __init__(self, number: int, step: int):
-        super().__init__(
-            f"stopped by {signal.Signals(number).name} at step {step}, checkpoint written; "
-            "the same command resumes"
-        )
-        self.signal = number
-
-
-class Options(NamedTuple):
-    """The config's section `train`; intervals in steps, multiples of `steps_per_call`.
-
-    Attributes:
-      batch_size: images of a step, over all devices.
-      num_steps: length of the run.
-      steps_per_call: steps inside one compiled call.
-      log_every: between entries of training scalars.
-      evaluate_every: between validations.
-      checkpoint_every: between checkpoints.
-      validation_images: images of a validation, the first ones of the set.
-    """
-
-    batch_size: int
-    num_steps: int
-    steps_per_call: int
-    log_every: int
-    evaluate_every: int
-    checkpoint_every: int
-    validation_images: int
-
-    def check(self) -> None:
-        """Raises ValueError if an interval is not a positive multiple of `steps_per_call`."""
-        for name in ("num_steps", "log_every", "evaluate_every", "checkpoint_every"):
-            value = getattr(self, name)
-            if value <= 0 or value % self.steps_per_call:
-                raise ValueError(
-                    f"train.{name} is {value}; it must be a positive multiple of "
-                    f"train.steps_per_call, {self.steps_per_call}."
-                )
 
 
 class _Run(NamedTuple):
@@ -115,10 +73,13 @@ class _Run(NamedTuple):
         return create_model(self.exported, jax.device_get(state.params["model"]))
 
     def save(self, state: TrainState) -> None:
-        step = int(state.step)
-        checkpoint.save(self.folder / "checkpoints", step, state)
+        checkpoint.save(self.folder / "checkpoints", int(state.step), state)
+        self.export(state)
+
+    def export(self, state: TrainState) -> None:
         model = self.model(state)
-        export.export_model(self.folder / "model", model.params, {**model.config, "step": step})
+        config = {**model.config, "step": int(state.step)}
+        export.export_model(self.folder / "model", model.params, config)
 
 
 def run(config: Mapping[str, Any], workdir: str) -> dict[str, Any]:
@@ -137,19 +98,23 @@ def run(config: Mapping[str, Any], workdir: str) -> dict[str, Any]:
       Interrupted: after SIGTERM or SIGINT, once the state is saved.
       CheckpointError: if the checkpoint to resume from is damaged.
     """
-    started = time.monotonic()
-    sections.check(config, loop_options=Options)
+    clock = time.monotonic()
+    sections.check(config)
     folder, options = pathlib.Path(workdir), Options(**config["train"])
-    options.check()
+    first_step = checkpoint.latest_step(folder / "checkpoints") or 0
+    options.check(first_step)
     parallel.batch_positions(options.batch_size, jax.local_device_count())
-    provenance.check_resumable(folder / "config.json", config, allowed=_RESUMABLE)
+    if first_step:
+        provenance.check_config(folder, config, _RESUMABLE)
+    _warn(config)
     dataset = create_dataset(**config["data"])
     logging.info("data: %s", provenance.describe(dataset.description))
-    provenance.record(folder, config, dataset.description)
+    if first_step:
+        provenance.check_data(folder, dataset.description)
 
     # Restore order: the state is built from the config, then replaced by the newest complete
     # checkpoint. Keys need no saving: those of a step are folded from the seed and the step.
-    key_init, key_run, key_evaluation = jax.random.split(jax.random.key(config["seed"]), 3)
+    key_init, key_run, key_evaluation = _keys(config)
     names = ("estimator", "scene", "inference", "baseline", "prior", "optimizer")
     image = {"image_size": dataset.train.images.shape[1], "channels": dataset.train.images.shape[3]}
     training = create_air_training(
@@ -158,23 +123,30 @@ def run(config: Mapping[str, Any], workdir: str) -> dict[str, Any]:
         num_train_steps=options.num_steps,
         key=key_init,
     )
-    state, first_step = training.state, checkpoint.latest_step(folder / "checkpoints") or 0
+    this = _Run(folder, options, {**config, "image": image}, dataset, training, key_run)
+    state, seconds = training.state, 0.0
     if first_step:
         state = checkpoint.restore(folder / "checkpoints", state, first_step)
+        # A run that was killed between the two left a model older than its checkpoint.
+        this.export(state)
+        seconds = _seconds_until(folder, first_step)
         logging.info("resuming from step %d", first_step)
+    # Only now: a start that failed before must not bind the next one to its config.
+    provenance.record(folder, config, dataset.description, resumed=first_step > 0)
 
-    this = _Run(folder, options, {**config, "image": image}, dataset, training, key_run)
     with (
         writer.Writer(folder, total_steps=options.num_steps, start_step=first_step) as log,
-        _Signals() as signals,
+        Signals() as signals,
     ):
-        state = _train(this, parallel.replicate(state), log, signals)
+        log.text("config", f"```json\n{json.dumps(config, indent=2)}\n```")
+        state = _train(this, parallel.replicate(state), log, signals, clock - seconds)
     logging.info("trained; evaluating on the test set")
     model = this.model(state)
     results = {
         "step": int(state.step),
+        "data": {name: dataset.description[name] for name in ("source", "digest")},
         **evaluate(model, dataset.test, key=key_evaluation, **config["evaluation"]),
-        "seconds": time.monotonic() - started,
+        "seconds": time.monotonic() - clock + seconds,
     }
     writer.write_json(folder / "evaluation.json", results)
     gallery.draw(folder, model, dataset.validation, results)
@@ -196,44 +168,61 @@ def evaluate_run(config: Mapping[str, Any], workdir: str) -> dict[str, Any]:
       CheckpointError: if the workdir holds no model or a damaged one.
       ValueError: if the config is not the one the workdir was begun with.
     """
-    started = time.monotonic()
     folder = pathlib.Path(workdir)
-    params, exported = export.load_model(folder)
-    provenance.check_resumable(folder / "config.json", config, allowed=_RESUMABLE)
+    sections.check(config)
+    params, exported = export.load_model(folder / "model")
+    provenance.check_config(folder, config, _RESUMABLE)
     dataset = create_dataset(**config["data"])
     logging.info("data: %s", provenance.describe(dataset.description))
-    _, _, key = jax.random.split(jax.random.key(config["seed"]), 3)
-    section = {**config["evaluation"], "iwae_images": len(dataset.test.images)}
+    provenance.check_data(folder, dataset.description)
+    options = {**config["evaluation"], "iwae_images": len(dataset.test.images)}
+    *_, key = _keys(config)
     results = {
         "step": exported["step"],
-        **evaluate(create_model(exported, params), dataset.test, key=key, **section),
-        "seconds": time.monotonic() - started,
+        "data": {name: dataset.description[name] for name in ("source", "digest")},
+        **evaluate(create_model(exported, params), dataset.test, key=key, **options),
+        "seconds": None,
     }
     writer.write_json(folder / "evaluation.json", results)
     logging.info("%s", summary(results))
     return results
 
 
-def summary(results: Mapping[str, Any]) -> str:
-    """The evaluation in a few lines for a terminal."""
-    lines = [f"test set, {results['num_images']:,} images, step {results['step']:,}"]
-    for name, text in (
-        ("count_accuracy", "count accuracy        {:.2%}"),
-        ("average_precision_50", "AP at IoU 0.5         {:.3f}"),
-        ("mean_iou", "mean IoU of matches   {:.3f}"),
-        ("share_matched", "objects matched       {:.2%}"),
-        ("elbo", "ELBO                  {:.1f} nats per image"),
-        ("iwae_100", "IWAE-100              {:.1f} nats per image"),
-        ("seconds", "wall time             {:.0f} s"),
+def _keys(config: Mapping[str, Any]) -> tuple[chex.PRNGKey, chex.PRNGKey, chex.PRNGKey]:
+    """Keys of the initial parameters, the steps and the evaluation."""
+    key_init, key_run, key_evaluation = jax.random.split(jax.random.key(config["seed"]), 3)
+    return key_init, key_run, key_evaluation
+
+
+def _warn(config: Mapping[str, Any]) -> None:
+    """Says what is allowed and yet seldom meant."""
+    if config["prior"]["steps"] > config["train"]["num_steps"]:
+        logging.warning(
+            "prior.steps is %d and train.num_steps %d: the model will be judged with a prior that "
+            "it was never trained with.",
+            config["prior"]["steps"],
+            config["train"]["num_steps"],
+        )
+    if config["data"]["source"] != "path" and (
+        max(config["data"]["counts"], default=0) > config["inference"]["num_steps"]
     ):
-        if results.get(name) is not None:
-            lines.append("  " + text.format(results[name]))
-    for count, accuracy in results.get("count_accuracy_per_count", {}).items():
-        lines.append(f"  count accuracy, n = {count}: {accuracy:.2%}")
-    return "\n".join(lines)
+        logging.warning(
+            "scenes hold up to %d objects and the network takes %d steps (inference.num_steps).",
+            max(config["data"]["counts"]),
+            config["inference"]["num_steps"],
+        )
 
 
-def _train(this: _Run, state: TrainState, log: writer.Writer, signals: "_Signals") -> TrainState:
+def _seconds_until(folder: pathlib.Path, step: int) -> float:
+    """Wall time that earlier starts spent up to a step."""
+    entries = writer.read_scalars(folder, "train")
+    return max((entry["seconds"] for entry in entries if entry["step"] <= step), default=0.0)
+
+
+def _train(
+    this: _Run, state: TrainState, log: writer.Writer, signals: Signals, began: float
+) -> TrainState:
+    """Runs the steps that are left; `began` is when the run would have begun in one go."""
     options = this.options
     num_steps, steps_per_call = options.num_steps, options.steps_per_call
     run_steps = parallel.pmap_steps(this.training.train_step, steps_per_call)
@@ -271,17 +260,17 @@ def _train(this: _Run, state: TrainState, log: writer.Writer, signals: "_Signals
             compiled = True
 
         if step % options.evaluate_every == 0 or last:
-            shown = _validate(this.model(state), validation, step, log)
+            shown = _validate(this.model(state), validation, step, began, log)
         if step % options.log_every == 0 or last:
             # The speed of the calls alone, without compilation, validation and checkpoints.
             speed = len(durations) * steps_per_call / sum(durations) if durations else None
-            _log(step, pending, speed, shown, log)
+            _log(step, pending, speed, began, shown, log)
             pending, durations = [], []
         if step in milestones:
             gallery.save_milestone(this.folder, step, this.model(state), validation)
         if step % options.checkpoint_every == 0 or last or signals.received:
             this.save(state)
-        if signals.received and not last:
+        if signals.received:
             raise Interrupted(signals.received, step)
     return state
 
@@ -290,6 +279,7 @@ def _log(
     step: int,
     pending: list[dict[str, np.ndarray]],
     steps_per_second: float | None,
+    began: float,
     shown: Mapping[str, float],
     log: writer.Writer,
 ) -> None:
@@ -298,6 +288,7 @@ def _log(
         name: float(np.concatenate([metrics[name] for metrics in pending]).mean())
         for name in pending[0]
     }
+    means["seconds"] = time.monotonic() - began
     if steps_per_second is not None:
         means["steps_per_second"] = steps_per_second
     log.scalars(step, "train", means)
@@ -305,12 +296,15 @@ def _log(
     log.progress(step, progress, steps_per_second)
 
 
-def _validate(model: Model, scenes: Scenes, step: int, log: writer.Writer) -> dict[str, float]:
+def _validate(
+    model: Model, scenes: Scenes, step: int, began: float, log: writer.Writer
+) -> dict[str, float]:
     """Logs ELBO and, where counts are known, accuracy; returns what the progress line shows."""
     objects = model.infer(scenes.images)
     scalars = {name: float(values.mean()) for name, values in objects.elbo_terms.items()}
+    scalars["seconds"] = time.monotonic() - began
     shown = {}
-    if (scenes.counts >= 0).all():
+    if (scenes.counts >= 0).any():
         results = counting(objects, scenes.counts)
         scalars["count_accuracy"] = results["count_accuracy"]
         for count, accuracy in results["count_accuracy_per_count"].items():
@@ -327,26 +321,11 @@ def _check_finite(metrics: Mapping[str, np.ndarray], first_step: int, folder: pa
         if bad:
             raise NonFiniteError(
                 f"{', '.join(bad)} not finite at step {first_step + i}; the last good checkpoint "
-                f"in {folder / 'checkpoints'} stays. A lower learning rate is the usual remedy."
+                f"is {_last_checkpoint(folder)}. A lower learning rate, in another --workdir, is "
+                "the usual remedy."
             )
 
 
-class _Signals:
-    """Notes SIGTERM and SIGINT while it is entered, so that the loop can stop between calls."""
-
-    def __init__(self):
-        self.received = 0
-        self._previous: dict[int, Any] = {}
-
-    def __enter__(self):
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGINT):
-                self._previous[number] = signal.signal(number, self._note)
-        return self
-
-    def __exit__(self, *_):
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-
-    def _note(self, number, _):
-        self.received = number
+def _last_checkpoint(folder: pathlib.Path) -> str:
+    step = checkpoint.latest_step(folder / "checkpoints")
+    return "none yet" if step is None else f"that of step {step}"

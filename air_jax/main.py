@@ -11,6 +11,7 @@ from ml_collections import config_flags
 
 from air_jax import loop
 from air_jax.checkpoint import CheckpointError
+from air_jax.interruption import Interrupted
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, e.g. configs/dair.py.")
 _WORKDIR = flags.DEFINE_string(
@@ -31,12 +32,14 @@ def main(argv: list[str]) -> None:
             loop.run(config, _WORKDIR.value)
         else:
             loop.evaluate_run(config, _WORKDIR.value)
-    except loop.Interrupted as interrupted:
+    except Interrupted as interrupted:
         logging.warning("%s", interrupted)
         sys.exit(128 + interrupted.signal)
     except (ValueError, OSError, CheckpointError, loop.NonFiniteError) as error:
         logging.error("%s", error)
         sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 def _log_plainly() -> None:

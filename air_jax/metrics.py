@@ -93,9 +93,25 @@ def ink_boxes(objects: ArrayLike) -> np.ndarray:
         raise ValueError(f"objects must be [..., H, W], got shape {objects.shape}")
     peak = objects.max(axis=(-2, -1), keepdims=True, initial=0)
     ink = objects > peak / 2  # true division: half of an odd uint8 peak is not rounded down
-    x_min, x_max = _extent(ink.any(axis=-2))
-    y_min, y_max = _extent(ink.any(axis=-1))
-    return np.stack([x_min, y_min, x_max, y_max], axis=-1).astype(np.float32)
+    return extents(ink).astype(np.float32)
+
+
+def extents(masks: np.ndarray) -> np.ndarray:
+    """The smallest box around the True pixels of each image plane.
+
+    Args:
+      masks: bool `[..., H, W]`.
+
+    Returns:
+      Boxes in pixels, int64 `[..., 4]`; zeros where no pixel is True.
+    """
+    edges = []
+    for axis in (-2, -1):  # rows collapse first: columns are left, that is x
+        used = np.any(masks, axis=axis)
+        end = used.shape[-1] - used[..., ::-1].argmax(axis=-1)
+        edges.append((used.argmax(axis=-1), np.where(used.any(axis=-1), end, 0)))
+    (x_min, x_max), (y_min, y_max) = edges
+    return np.stack([x_min, y_min, x_max, y_max], axis=-1)
 
 
 def box_iou(a: ArrayLike, b: ArrayLike) -> np.ndarray:
@@ -226,13 +242,6 @@ def _known_counts(inferred: ArrayLike, true: ArrayLike) -> tuple[np.ndarray, np.
         )
     known = true != UNKNOWN_COUNT
     return inferred[known].astype(np.int64), true[known].astype(np.int64)
-
-
-def _extent(occupied: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """First and one past the last place that is occupied, `[..., L]` -> two of `[...]`."""
-    first = occupied.argmax(axis=-1)
-    end = occupied.shape[-1] - occupied[..., ::-1].argmax(axis=-1)
-    return first, np.where(occupied.any(axis=-1), end, 0)
 
 
 def _area(boxes: np.ndarray) -> np.ndarray:

@@ -16,7 +16,7 @@ from air_jax.writer import write_json
 
 _PACKAGES = (
     *("jax", "jaxlib", "flax", "optax", "distrax", "tfp-nightly", "orbax-checkpoint", "chex"),
-    *("ml-collections", "absl-py", "tensorflow-datasets", "numpy"),
+    *("ml-collections", "absl-py", "tensorflow-datasets", "mlxtend", "numpy", "scipy", "pillow"),
 )
 
 
@@ -31,19 +31,18 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def check_resumable(
-    path: pathlib.Path, config: Mapping[str, Any], *, allowed: Sequence[str]
-) -> None:
+def check_config(folder: pathlib.Path, config: Mapping[str, Any], allowed: Sequence[str]) -> None:
     """Compares a config with the one a workdir was begun with.
 
     Args:
-      path: of the config that was saved; nothing is checked where there is none.
+      folder: the workdir; nothing is checked where it holds no `config.json`.
       config: the config of this start.
       allowed: keys, as in `flatten`, that may differ.
 
     Raises:
       ValueError: if another key differs; all of them are named.
     """
+    path = folder / "config.json"
     if not path.exists():
         return
     saved, given = flatten(json.loads(path.read_text())), flatten(config)
@@ -54,46 +53,75 @@ def check_resumable(
     ]
     if differing:
         raise ValueError(
-            f"{path.parent} was begun with another config; choose another --workdir or the same "
+            f"{folder} was begun with another config; choose another --workdir or the same "
             "config:\n" + "\n".join(differing)
         )
 
 
-def record(folder: pathlib.Path, config: Mapping[str, Any], description: Mapping[str, Any]) -> None:
-    """Writes `config.json` and appends this start to `run.json`.
+def check_data(folder: pathlib.Path, description: Mapping[str, Any]) -> None:
+    """Compares a dataset with the one a workdir was begun with, wherever it lies.
+
+    Args:
+      folder: the workdir; nothing is checked where it holds no `run.json`.
+      description: of the dataset.
+
+    Raises:
+      ValueError: if they differ.
+    """
+    path = folder / "run.json"
+    if not path.exists():
+        return
+    begun = _without_folder(json.loads(path.read_text())[0]["data"])
+    given = _without_folder(json.loads(json.dumps(description)))
+    if begun != given:
+        raise ValueError(
+            f"{folder} was begun with other data; choose another --workdir or the same data:\n"
+            f"  there: {describe(begun)}\n  given: {describe(given)}"
+        )
+
+
+def record(
+    folder: pathlib.Path,
+    config: Mapping[str, Any],
+    description: Mapping[str, Any],
+    *,
+    resumed: bool,
+) -> None:
+    """Writes `config.json` and adds this start to `run.json`.
 
     Args:
       folder: the workdir.
       config: of this start.
       description: of the dataset.
-
-    Raises:
-      ValueError: if the workdir was begun with other data.
+      resumed: whether earlier starts belong to the same run.
     """
     runs_file = folder / "run.json"
-    runs = json.loads(runs_file.read_text()) if runs_file.exists() else []
-    data = {name: value for name, value in description.items() if name != "folder"}
-    if runs:
-        begun = {name: value for name, value in runs[0]["data"].items() if name != "folder"}
-        if begun != json.loads(json.dumps(data)):
-            raise ValueError(
-                f"{folder} was begun with other data; choose another --workdir or the same data:\n"
-                f"  there: {describe(begun)}\n  given: {describe(data)}"
-            )
-    runs.append(
+    starts = json.loads(runs_file.read_text()) if resumed and runs_file.exists() else []
+    starts.append(
         {
             "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "command": sys.argv,
             "commit": commit(),
             "python": platform.python_version(),
-            "packages": {name: metadata.version(name) for name in _PACKAGES},
+            "packages": {name: _version(name) for name in _PACKAGES},
             "devices": [device.device_kind for device in jax.local_devices()],
             "backend": jax.default_backend(),
             "data": dict(description),
         }
     )
-    write_json(runs_file, runs)
+    write_json(runs_file, starts)
     write_json(folder / "config.json", config)
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _without_folder(description: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in description.items() if name != "folder"}
 
 
 def describe(description: Mapping[str, Any]) -> str:

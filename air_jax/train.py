@@ -13,8 +13,7 @@ import jax.numpy as jnp
 import optax
 
 from air_jax import distributions, estimators, parallel
-from air_jax.distributions import UnaryCode
-from air_jax.models.air import AIR, create_air, posterior_mean_noise
+from air_jax.models.air import create_air, posterior_mean_noise
 from air_jax.models.modules import Baseline
 from air_jax.objectives import LossOutput
 
@@ -145,14 +144,10 @@ class AIRTraining(NamedTuple):
     """What a run trains.
 
     Attributes:
-      air: the inference network with its scene model.
-      prior: p(z_pres) at a training step.
       train_step: see `create_train_step`, over `parallel.AXIS_NAME`.
       state: before the first step.
     """
 
-    air: AIR
-    prior: Callable[[jax.Array], UnaryCode]
     train_step: Callable[[TrainState, jax.Array, jax.Array], tuple[TrainState, Metrics]]
     state: TrainState
 
@@ -215,4 +210,4 @@ def create_air_training(
     train_step = create_train_step(
         loss, transform, axis_name=parallel.AXIS_NAME, statistics_decay=decay
     )
-    return AIRTraining(air, presence_prior, train_step, create_state(params, transform, statistics))
+    return AIRTraining(train_step, create_state(params, transform, statistics))

@@ -16,6 +16,8 @@ from typing import Any, TextIO
 import numpy as np
 from absl import logging
 
+from air_jax.files import write_atomically
+
 METRICS_FILE = "metrics.jsonl"
 TENSORBOARD_DIR = "tensorboard"
 _CLEAR_LINE = "\r\x1b[K"
@@ -196,21 +198,7 @@ def write_json(path: str | os.PathLike[str], obj: Any) -> None:
       TypeError: if `obj` holds something else.
     """
     text = json.dumps(_jsonable(obj), indent=2, allow_nan=False) + "\n"
-    _replace(Path(path), text)
-
-
-def _replace(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # The number of the process keeps two writers from sharing the temporary file.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_atomically(path, text.encode())
 
 
 def _read_entries(path: Path) -> list[tuple[str, dict[str, Any]]]:
@@ -235,7 +223,8 @@ def _drop_after(path: Path, start_step: int) -> None:
     if not path.exists():
         return
     kept = [line for line, entry in _read_entries(path) if entry["step"] <= start_step]
-    _replace(path, "".join(line + "\n" for line in kept) if start_step else "")
+    text = "".join(line + "\n" for line in kept) if start_step else ""
+    write_atomically(path, text.encode())
 
 
 def _jsonable(obj: Any) -> Any:

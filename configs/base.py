@@ -3,7 +3,7 @@
 Variants import this and override what differs. Each section is the argument list of one function.
 """
 
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, config_dict
 
 
 def get_config() -> ConfigDict:
@@ -21,7 +21,8 @@ def get_config() -> ConfigDict:
             "tfds_dir": "",  # TFDS's folder; "" for TFDS_DATA_DIR or TFDS's default
             "path": "",  # for source "path": a folder of pictures, an .npz or an .npy
             "invert": False,  # for source "path": dark objects on a light background
-            "cache_dir": None,  # composed scenes; None for the user's cache folder, "" for none
+            # Where composed scenes are kept; None for the user's cache folder, "" for nowhere.
+            "cache_dir": config_dict.placeholder(str),
             "image_size": 50,
             "counts": (0, 1, 2),
             "digit_scale": (1.0, 1.0),
@@ -59,7 +60,7 @@ def get_config() -> ConfigDict:
         }
     )
 
-    # air_jax.models.modules.Baseline, and the decay of the signal's moving moments
+    # air_jax.models.modules.Baseline, and the decay of the gain's moving moments
     config.baseline = ConfigDict({"hidden_size": 256, "image_init_scale": 1 / 16, "decay": 0.99})
 
     # air_jax.distributions.create_prior: P(one more object), from dear to cheap

@@ -7,7 +7,6 @@ import jax
 import pytest
 
 from air_jax import sections
-from air_jax.loop import Options
 from air_jax.train import create_air_training
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -51,7 +50,7 @@ def test_config_builds_its_training_state(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_config_holds_what_its_sections_take_and_nothing_else(name):
-    sections.check(_load(name).to_dict(), loop_options=Options)
+    sections.check(_load(name).to_dict())
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -81,7 +80,7 @@ def test_unknown_key_is_an_error_that_names_it_and_the_valid_ones(section):
     valid = sorted(place)[0]
     place["num_stepz"] = 1
     with pytest.raises(ValueError, match=f"unknown 'num_stepz'; it holds {valid}"):
-        sections.check(config, loop_options=Options)
+        sections.check(config)
 
 
 @pytest.mark.parametrize("section", [*SECTIONS, "data", "train", "evaluation", None])
@@ -90,7 +89,7 @@ def test_missing_key_is_an_error(section):
         config = _load("smoke").to_dict()
         del (config if section is None else config[section])[key]
         with pytest.raises(ValueError, match=f"missing '{key}'"):
-            sections.check(config, loop_options=Options)
+            sections.check(config)
 
 
 def test_assigning_a_field_that_is_not_there_is_an_error():

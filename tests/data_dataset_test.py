@@ -2,6 +2,7 @@
 
 import functools
 import json
+import re
 
 import numpy as np
 import pytest
@@ -76,7 +77,9 @@ def test_splits_have_their_sizes_and_are_described():
     assert data.train.images.shape == (60, 50, 50, 1)
     assert np.bincount(data.test.counts).tolist() == [15, 15, 15]
     assert json.loads(json.dumps(data.description)) == data.description
-    assert data.description == {
+    description = dict(data.description)
+    assert re.fullmatch("[0-9a-f]{16}", description.pop("digest"))
+    assert description == {
         "source": "embedded",
         "folder": None,
         "num_digits": {"train": 3600, "validation": 400, "test": 1000},
@@ -140,12 +143,17 @@ def test_every_option_is_part_of_the_cache_key(tmp_path, composed, option):
     _assert_equal(changed, _create(cache_dir="", **option))
 
 
-def test_digits_contents_are_part_of_the_cache_key(tmp_path, composed, monkeypatch):
-    _create(cache_dir=str(tmp_path))
+def test_digits_contents_are_part_of_the_cache_key_and_of_the_description(
+    tmp_path, composed, monkeypatch
+):
+    first = _create(cache_dir=str(tmp_path))
     located = dataset.locate_digits(source="embedded")
-    monkeypatch.setattr(dataset, "locate_digits", lambda **_: located._replace(digest="other"))
-    _create(cache_dir=str(tmp_path))
+    other = located._replace(digest=located.digest[::-1])
+    monkeypatch.setattr(dataset, "locate_digits", lambda **_: other)
+    second = _create(cache_dir=str(tmp_path))
     assert len(composed) == 6
+    assert first.description["digest"] != second.description["digest"]
+    assert first.description == second.description | {"digest": first.description["digest"]}
 
 
 @pytest.mark.parametrize("damage", ["flipped bit", "truncated", "emptied", "other arrays", "text"])
@@ -223,11 +231,14 @@ def test_own_images_are_split_80_10_10_without_overlap(tmp_path):
         np.testing.assert_array_equal(scenes.images[..., 0], images[scenes.counts])
         assert scenes.boxes.shape == (len(scenes.images), 0, 4)
         assert scenes.labels.shape == (len(scenes.images), 0)
-    assert data.description == {
+    description = dict(data.description)
+    assert re.fullmatch("[0-9a-f]{16}", description.pop("digest"))
+    assert description == {
         "source": "path",
         "folder": str(tmp_path / "own.npz"),
         "invert": False,
         "num_found": 30,
+        "num_unusable": 0,
         "num_resized": 0,
         "num_images": {"train": 24, "validation": 3, "test": 3},
         "image_size": 50,
@@ -267,17 +278,47 @@ def test_three_own_images_are_enough_and_two_are_not(tmp_path):
     data = _create(source="path", path=str(tmp_path / "three.npy"))
     assert [len(getattr(data, split).images) for split in SPLITS] == [1, 1, 1]
     np.save(tmp_path / "two.npy", _own_images(2))
-    with pytest.raises(ValueError, match="2 images; at least 3"):
+    with pytest.raises(ValueError, match="2 usable images; at least 3"):
         _create(source="path", path=str(tmp_path / "two.npy"))
 
 
-def test_own_images_that_cannot_be_used_are_listed(tmp_path):
+def test_digest_tells_own_images_apart_and_not_where_they_lie(tmp_path):
+    images = _own_images(5)
+    changed = images.copy()
+    changed[4, 40, 40] = 1
+    digests = []
+    for name, array in (("a", images), ("b", images), ("c", changed)):
+        np.save(tmp_path / f"{name}.npy", array)
+        data = _create(source="path", path=str(tmp_path / f"{name}.npy"))
+        digests.append(data.description["digest"])
+    assert digests[0] == digests[1] != digests[2]
+
+
+def test_own_images_that_cannot_be_used_are_named_in_a_warning_and_the_rest_go_on(tmp_path, warned):
     images = _own_images(20) / 255.0
     images[3:15, 0, 0] = np.nan
-    np.save(tmp_path / "own.npy", images)
-    with pytest.raises(ValueError, match="12 images .*NaN.*and 2 more") as error:
-        _create(source="path", path=str(tmp_path / "own.npy"))
-    assert "own.npy[3]" in str(error.value) and "own.npy[12]" in str(error.value)
+    np.savez(tmp_path / "own.npz", image=images, count=np.arange(20))
+    data = _create(source="path", path=str(tmp_path / "own.npz"))
+    counts = np.concatenate([getattr(data, split).counts for split in SPLITS])
+    assert sorted(counts.tolist()) == [0, 1, 2, 15, 16, 17, 18, 19]
+    assert (data.description["num_found"], data.description["num_unusable"]) == (20, 12)
+    (message,) = warned
+    assert re.search(r"^12 of 20 images of .*own.npz .*own.npz\[3\]: .*NaN.*; and 2 more$", message)
+    assert "own.npz[12]" in message and "own.npz[13]" not in message
+
+
+def test_one_damaged_picture_does_not_stop_a_whole_folder(tmp_path, warned):
+    for i, image in enumerate(_own_images(4)):
+        Image.fromarray(image).save(tmp_path / f"{i}.png")
+    (tmp_path / "2.png").write_bytes(b"no picture")
+    data = _create(source="path", path=str(tmp_path))
+    assert [len(getattr(data, split).images) for split in SPLITS] == [1, 1, 1]
+    assert len(warned) == 1 and "1 of 4 images" in warned[0] and "2.png: " in warned[0]
+    assert "more" not in warned[0]
+    (tmp_path / "3.png").write_bytes(b"")
+    with pytest.raises(ValueError, match="holds 2 usable images; at least 3"):
+        _create(source="path", path=str(tmp_path))
+    assert "2 of 4 images" in warned[1]
 
 
 @pytest.mark.parametrize(

@@ -63,10 +63,9 @@ def test_mode_count_stops_at_the_first_unlikely_step():
     )
 
 
-def test_unary_code_of_counts():
-    np.testing.assert_array_equal(
-        distributions.unary_code(jnp.array([0, 2, 3]), 3), [[0, 0, 0], [1, 1, 0], [1, 1, 1]]
-    )
+def test_reached_ends_with_the_first_zero():
+    codes = jnp.array([[0.0, 0.0, 0.0], [1.0, 0.0, 0.0], [1.0, 1.0, 1.0]])
+    np.testing.assert_array_equal(distributions.reached(codes), [[1, 0, 0], [1, 1, 0], [1, 1, 1]])
 
 
 class PriorsTest(chex.TestCase):
@@ -111,7 +110,8 @@ def test_constant_prior_needs_no_schedule():
 
 
 @pytest.mark.parametrize(
-    "change", [{"name": "poisson"}, {"start": 0.0}, {"end": 1.0}, {"end": float("nan")}]
+    "change",
+    [{"name": "poisson"}, {"start": 0.0}, {"end": 1.0}, {"end": float("nan")}, {"steps": -3}],
 )
 def test_bad_priors_are_refused(change):
     options = {"name": "geometric", "start": 0.1, "end": 0.1, "steps": 10, "num_steps": 3}

@@ -11,7 +11,6 @@ import pytest
 import safetensors.numpy
 from flax.core import FrozenDict
 
-from air_jax import checkpoint
 from air_jax.checkpoint import CheckpointError
 from air_jax.export import export_model, load_model
 
@@ -246,7 +245,7 @@ def test_a_full_disk_leaves_the_model_of_before_and_no_partial_file(tmp_path, mo
     def fsync(descriptor):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(checkpoint.os, "fsync", fsync)
+    monkeypatch.setattr(os, "fsync", fsync)
     with pytest.raises(OSError, match="No space left"):
         export_model(tmp_path, {"a": np.float32([2])}, {})
     assert sorted(os.listdir(tmp_path)) == ["config.json", "params.safetensors"]

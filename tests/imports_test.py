@@ -12,7 +12,7 @@ PACKAGE = pathlib.Path(__file__).resolve().parent.parent / "air_jax"
 # From the bottom to the top: a module imports from lines above its own only. A new module takes
 # its place here.
 LAYERS = (
-    {"distributions", "metrics", "models.spatial_transformer"},
+    {"distributions", "files", "interruption", "metrics", "models.spatial_transformer"},
     {"models.modules"},
     {"models.scene2d"},
     {"models.air"},
@@ -90,7 +90,8 @@ def test_imports_point_downwards(name):
 def test_data_knows_nothing_else_of_the_program():
     for name, tree in TREES.items():
         if name.startswith("data."):
-            assert all(other.startswith("data.") for other in _own_imports(tree)), name
+            others = {other for other in _own_imports(tree) if not other.startswith("data.")}
+            assert others <= {"files", "metrics"}, name
 
 
 @pytest.mark.parametrize("name", list(MODULES))

@@ -7,59 +7,26 @@ all that it says can be worked out by hand. Its biases alone decide
 and each object is one grey square that fills its window.
 """
 
-import functools
 import json
 import math
 import subprocess
 import sys
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
 
 from air_jax import export, infer, inference
-from air_jax.models.air import create_air, posterior_mean_noise
+from tests import tiny
 
-SIZE, PRESENT = 16, 0.9
+CONFIG = tiny.MODEL_CONFIG
+SIZE, PRESENT = CONFIG["image"]["image_size"], 0.9
 WINDOW = [2.0, 5.0, 10.0, 13.0]
 COUNT_PROBS = [0.1, 0.09, 0.81]
-CONFIG = {
-    "scene": {
-        "window_size": 8,
-        "z_what_size": 3,
-        "decoder_hidden": [8],
-        "decoder_bias": 0.0,
-        "scale_prior": [2.0, 1e-3],
-        "shift_prior": [0.0, 0.5],
-        "likelihood_scale": 0.3,
-    },
-    "inference": {
-        "variant": "air",
-        "num_steps": 2,
-        "hidden_size": 8,
-        "predictor_hidden": [8],
-        "encoder_hidden": [8],
-        "glimpse_source": "image",
-        "presence_logit": 0.0,
-        "image_init_scale": 0.1,
-    },
-    "prior": {"name": "geometric", "start": 0.1, "end": 0.3, "steps": 10},
-    "image": {"image_size": SIZE, "channels": 1},
-}
-
-
-def make_params(create_leaf):
-    air = create_air(scene=CONFIG["scene"], inference=CONFIG["inference"], **CONFIG["image"])
-    init = functools.partial(air.init, every_count=True)
-    image, noise = jnp.zeros((1, SIZE, SIZE, 1)), posterior_mean_noise(1, air)
-    shapes = jax.eval_shape(init, jax.random.key(0), image, noise)["params"]
-    return jax.tree.map(lambda leaf: create_leaf(leaf.shape).astype(np.float32), shapes)
 
 
 def constant_params(presence_logit, shift=(0.5, -0.25)):
-    params = make_params(np.zeros)
+    params = tiny.model_params(np.zeros)
     params["predict_where"]["Dense_1"]["bias"][1:3] = shift
     params["predict_pres"]["Dense_1"]["bias"][:] = presence_logit
     return params
@@ -172,7 +139,7 @@ def test_the_picture_shows_the_users_image_as_it_was_given(checkpoint, tmp_path,
 
 def test_what_cannot_be_used_is_named_and_the_rest_go_on_in_order(tmp_path, capsys):
     rng = np.random.default_rng(0)
-    params = make_params(lambda shape: rng.normal(scale=0.5, size=shape))
+    params = tiny.model_params(lambda shape: rng.normal(scale=0.5, size=shape))
     export.export_model(tmp_path / "run" / "model", params, CONFIG)
     folder = tmp_path / "in"
     images = {name: dark(value=value) for name, value in (("a", 50), ("c", 150), ("e", 250))}

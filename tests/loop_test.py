@@ -3,14 +3,17 @@
 import json
 import os
 import pathlib
+import shutil
 import signal
 
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
-from air_jax import checkpoint, loop, train, writer
+from air_jax import checkpoint, export, loop, sections, train, writer
+from air_jax.interruption import Interrupted
 from configs import smoke
 
 
@@ -35,9 +38,9 @@ def tiny_config(**changes):
 
 
 def without_time(entries):
+    timed = ("steps_per_second", "seconds")
     return [
-        {name: value for name, value in entry.items() if name != "steps_per_second"}
-        for entry in entries
+        {name: value for name, value in entry.items() if name not in timed} for entry in entries
     ]
 
 
@@ -52,16 +55,13 @@ def finished(tmp_path_factory):
     return workdir, results, saved
 
 
-def recording(saved, after=None):
-    """`checkpoint.save` that also keeps the state by step, and then calls `after(step)`."""
+def recording(saved):
+    """`checkpoint.save` that also keeps the state by step."""
     save = checkpoint.save
 
     def wrapped(directory, step, tree, **options):
-        path = save(directory, step, tree, **options)
         saved[step] = jax.device_get(tree)
-        if after is not None:
-            after(step)
-        return path
+        return save(directory, step, tree, **options)
 
     return wrapped
 
@@ -92,17 +92,23 @@ def test_a_run_leaves_everything_it_promises(finished):
 
 def test_an_interrupted_run_resumes_bit_for_bit(finished, tmp_path, monkeypatch):
     reference, _, uninterrupted = finished
-    config, resumed = tiny_config(estimator="nvil"), {}
+    # No checkpoint is due before the end: the one at step 20 is the signal's.
+    config, resumed = tiny_config(estimator="nvil", train__checkpoint_every=40), {}
+    validate = loop._validate
 
-    def terminate(step):
-        if step == 20:
-            os.kill(os.getpid(), signal.SIGTERM)
+    def validate_and_terminate(*arguments):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return validate(*arguments)
 
-    monkeypatch.setattr(loop.checkpoint, "save", recording(resumed, terminate))
-    with pytest.raises(loop.Interrupted, match="SIGTERM at step 20.*resumes"):
-        loop.run(config, str(tmp_path))
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "_validate", validate_and_terminate)
+        with pytest.raises(Interrupted, match=r"SIGTERM at step 20.*resumes"):
+            loop.run(config, str(tmp_path))
     assert checkpoint.latest_step(tmp_path / "checkpoints") == 20
+    assert export.load_model(tmp_path)[1]["step"] == 20
     assert not (tmp_path / "evaluation.json").exists()
+
+    monkeypatch.setattr(loop.checkpoint, "save", recording(resumed))
     results = loop.run(config, str(tmp_path))
     assert results["step"] == 40
     chex.assert_trees_all_equal(resumed[40], uninterrupted[40])
@@ -110,6 +116,9 @@ def test_an_interrupted_run_resumes_bit_for_bit(finished, tmp_path, monkeypatch)
         writer.read_scalars(reference)
     )
     assert len(json.loads((tmp_path / "run.json").read_text())) == 2
+    seconds = [entry["seconds"] for entry in writer.read_scalars(tmp_path, "train")]
+    assert seconds == sorted(seconds)
+    assert results["seconds"] > seconds[-1]
 
 
 def test_a_finished_run_evaluates_again_without_training(finished, monkeypatch):
@@ -121,24 +130,88 @@ def test_a_finished_run_evaluates_again_without_training(finished, monkeypatch):
         assert again[name] == pytest.approx(results[name], rel=1e-6)
 
 
+def test_a_model_older_than_its_checkpoint_is_exported_again(finished, tmp_path):
+    workdir, results, _ = finished
+    shutil.copytree(workdir, tmp_path / "run")
+    params, config = export.load_model(workdir)
+    stale = jax.tree.map(lambda leaf: leaf * 0, params)
+    export.export_model(tmp_path / "run" / "model", stale, {**config, "step": 20})
+    again = loop.run(tiny_config(estimator="nvil"), str(tmp_path / "run"))
+    chex.assert_trees_all_equal(export.load_model(tmp_path / "run")[0], params)
+    assert again["elbo"] == pytest.approx(results["elbo"], rel=1e-6)
+
+
 def test_another_config_is_refused_with_the_differing_keys(finished):
     workdir, _, _ = finished
     config = tiny_config(estimator="nvil", prior__end=0.2, inference__hidden_size=17)
     with pytest.raises(ValueError, match=r"hidden_size: 64 there, 17 given\n  prior.end"):
         loop.run(config, str(workdir))
+    with pytest.raises(ValueError, match=r"hidden_size: 64 there, 17 given\n  prior.end"):
+        loop.evaluate_run(config, str(workdir))
 
 
-def test_more_steps_and_other_intervals_are_allowed(finished, tmp_path):
+def test_other_data_under_the_same_config_is_refused(finished, monkeypatch):
     workdir, _, _ = finished
-    os.symlink(workdir / "config.json", tmp_path / "config.json")
-    config = tiny_config(estimator="nvil", train__num_steps=80, train__log_every=40)
-    loop.provenance.check_resumable(tmp_path / "config.json", config, allowed=loop._RESUMABLE)
+    create = loop.create_dataset
+
+    def create_other(**options):
+        dataset = create(**options)
+        return dataset._replace(description={**dataset.description, "digest": "another"})
+
+    monkeypatch.setattr(loop, "create_dataset", create_other)
+    for start in (loop.run, loop.evaluate_run):
+        with pytest.raises(ValueError, match="begun with other data"):
+            start(tiny_config(estimator="nvil"), str(workdir))
 
 
-def test_other_data_under_the_same_config_is_refused(finished):
+def test_a_start_that_failed_does_not_bind_the_next_one(tmp_path):
+    with pytest.raises(ValueError, match="'relax'"):
+        loop.run(tiny_config(estimator="relax"), str(tmp_path))
+    assert not (tmp_path / "config.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"train__steps_per_call": 30, "train__num_steps": 60}, "stopped at step 40, .* 30"),
+        ({"train__num_steps": 20}, "stopped at step 40, .* up to train.num_steps, 20"),
+    ],
+)
+def test_a_run_cannot_resume_between_calls_or_beyond_its_end(finished, change, message):
     workdir, _, _ = finished
-    with pytest.raises(ValueError, match="begun with other data"):
-        loop.provenance.record(workdir, {}, {"source": "tfds", "folder": None})
+    intervals = dict.fromkeys(("log_every", "evaluate_every", "checkpoint_every"))
+    multiple = change.get("train__steps_per_call", 10)
+    config = tiny_config(
+        estimator="nvil", **change, **{f"train__{name}": multiple for name in intervals}
+    )
+    with pytest.raises(ValueError, match=message):
+        loop.run(config, str(workdir))
+
+
+@pytest.mark.parametrize("variant", ["air", "dair"])
+def test_own_images_without_counts_train_and_are_evaluated(variant, tmp_path):
+    rng = np.random.default_rng(0)
+    images = np.zeros((40, 20, 24), np.uint8)
+    images[:, 5:12, 6:14] = rng.integers(100, 255, (40, 7, 8))
+    np.save(tmp_path / "photos.npy", images)
+    config = tiny_config(
+        data__source="path",
+        data__path=str(tmp_path / "photos.npy"),
+        inference__variant=variant,
+        inference__glimpse_source="image",
+    )
+    results = loop.run(config, str(tmp_path / "run"))
+    assert results["count_accuracy"] is None
+    assert results["average_precision_50"] is None
+    assert np.isfinite([results["elbo"], results["iwae_5"]]).all()
+    assert (tmp_path / "run" / "figures" / "timeline.png").exists()
+    assert not (tmp_path / "run" / "figures" / "count_accuracy.png").exists()
+
+
+@pytest.mark.parametrize("name", sections.Options._fields)
+def test_sizes_that_are_not_positive_are_refused(name, tmp_path):
+    with pytest.raises(ValueError, match=f"train.{name} is 0; it must be at least 1"):
+        loop.run(tiny_config(**{f"train__{name}": 0}), str(tmp_path))
 
 
 @pytest.mark.parametrize("name", ["num_steps", "log_every", "evaluate_every", "checkpoint_every"])
@@ -170,6 +243,6 @@ def test_divergence_names_the_step_and_leaves_the_last_good_checkpoint(
         return optimizer._replace(update=update)
 
     monkeypatch.setattr(train, "create_optimizer", diverging)
-    with pytest.raises(loop.NonFiniteError, match="loss.* not finite at step 25;"):
+    with pytest.raises(loop.NonFiniteError, match="not finite at step 25; .* of step 20"):
         loop.run(tiny_config(), str(tmp_path))
     assert checkpoint.latest_step(tmp_path / "checkpoints") == 20

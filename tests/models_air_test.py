@@ -173,6 +173,15 @@ def test_samples_hold_the_objects_that_were_asked_for():
 
 
 @pytest.mark.parametrize(
+    "change", [{"likelihood_scale": 0.0}, {"scale_prior": (0.0, 0.1)}, {"shift_prior": (0.0, -1.0)}]
+)
+def test_scales_that_are_not_positive_are_refused(change):
+    air = tiny.create(**change)
+    with pytest.raises(ValueError, match="must all be positive"):
+        tiny.init(air)
+
+
+@pytest.mark.parametrize(
     ("change", "message"),
     [({"variant": "airs"}, "'air', 'dair'"), ({"glimpse_source": "both"}, "'image', 'error'")],
 )

@@ -1,9 +1,10 @@
-"""Networks small enough for brute force, shared by the tests of the mathematics."""
+"""Networks small enough for brute force, and one with a config, shared by several tests."""
 
 import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from air_jax.models.air import AIR, Noise, Trace, create_air, posterior_mean_noise, sample_noise
 from air_jax.models.modules import Baseline
@@ -75,3 +76,40 @@ def init_baseline(air: AIR):
     """Random parameters of `BASELINE`."""
     errors = jnp.zeros((1, air.num_steps, IMAGE_SIZE, IMAGE_SIZE, 1))
     return BASELINE.init(jax.random.key(3), errors)["params"]
+
+
+# Of an exported model: plain types. The scale's deviation is so small that its median is 2.
+MODEL_CONFIG = {
+    "scene": {
+        "window_size": 8,
+        "z_what_size": 3,
+        "decoder_hidden": [8],
+        "decoder_bias": 0.0,
+        "scale_prior": [2.0, 1e-3],
+        "shift_prior": [0.0, 0.5],
+        "likelihood_scale": 0.3,
+    },
+    "inference": {
+        "variant": "air",
+        "num_steps": 2,
+        "hidden_size": 8,
+        "predictor_hidden": [8],
+        "encoder_hidden": [8],
+        "glimpse_source": "image",
+        "presence_logit": 0.0,
+        "image_init_scale": 0.1,
+    },
+    "prior": {"name": "geometric", "start": 0.1, "end": 0.3, "steps": 10},
+    "image": {"image_size": 16, "channels": 1},
+}
+
+
+def model_params(create_leaf):
+    """Parameters of the network of `MODEL_CONFIG`, each `create_leaf(shape)`, in NumPy."""
+    config = MODEL_CONFIG
+    air = create_air(scene=config["scene"], inference=config["inference"], **config["image"])
+    size, channels = config["image"]["image_size"], config["image"]["channels"]
+    init = functools.partial(air.init, every_count=True)
+    image = jnp.zeros((1, size, size, channels))
+    shapes = jax.eval_shape(init, jax.random.key(0), image, posterior_mean_noise(1, air))["params"]
+    return jax.tree.map(lambda leaf: create_leaf(leaf.shape).astype(np.float32), shapes)

@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 import pathlib
-import tempfile
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -14,12 +13,13 @@ from absl import logging
 from air_jax.data.digits import DigitSplits, load_digits, locate_digits
 from air_jax.data.images import prepare_images, read_images
 from air_jax.data.scenes import Scenes, compose_scenes
+from air_jax.files import replacing
 
 _SPLITS = ("train", "validation", "test")
 # Part of the cache's key: to be raised whenever the same options would give other scenes.
 _CACHE_VERSION = 1
 _MIN_PATH_IMAGES = 3
-_MAX_LISTED = 10  # errors named in a message
+_MAX_LISTED = 10  # unusable images named in a warning
 
 
 class Dataset(NamedTuple):
@@ -58,7 +58,8 @@ def create_dataset(
 
     Args:
         source: "tfds", "embedded" or "auto" for digits (see `digits.load_digits`); "path" for
-            the user's own images, of which validation and test get a tenth each.
+            the user's own images, of which validation and test get a tenth each. Those that
+            cannot be read are left out, with a warning.
         tfds_dir: TFDS's data folder; if None or empty, `TFDS_DATA_DIR` or TFDS's default.
         path: for source "path", what `images.read_images` takes; otherwise None or empty.
         invert: for source "path", whether the images are dark on light.
@@ -76,8 +77,8 @@ def create_dataset(
     Raises:
         FileNotFoundError: if `source` is "tfds" and MNIST is not prepared, or nothing is at
             `path`.
-        ValueError: if an option is out of range, options contradict each other, or images cannot
-            be used.
+        ValueError: if an option is out of range, options contradict each other, fewer than three
+            of the user's images can be read, or one of them has a light background.
     """
     sizes = {"train": num_train, "validation": num_validation, "test": num_test}
     for split, size in sizes.items():
@@ -159,15 +160,19 @@ def _read_own(
     if own.errors:
         listed = "; ".join(f"{name}: {reason}" for name, reason in own.errors[:_MAX_LISTED])
         more = f"; and {len(own.errors) - _MAX_LISTED} more" * (len(own.errors) > _MAX_LISTED)
-        raise ValueError(
-            f"{len(own.errors)} images of {path} cannot be used: {listed}{more}. Repair or remove "
-            "them"
+        logging.warning(
+            "%d of %d images of %s cannot be used and are left out: %s%s",
+            len(own.errors),
+            len(own.errors) + len(own.images),
+            path,
+            listed,
+            more,
         )
     num_images = len(own.images)
     if num_images < _MIN_PATH_IMAGES:
         raise ValueError(
-            f"{path} holds {num_images} images; at least {_MIN_PATH_IMAGES} are needed, one each "
-            "for training, validation and test"
+            f"{path} holds {num_images} usable images; at least {_MIN_PATH_IMAGES} are needed, one "
+            "each for training, validation and test"
         )
     prepared = prepare_images(own.images, image_size=image_size, invert=invert, names=own.names)
     num_resized = sum(note is not None for note in prepared.notes)
@@ -195,7 +200,8 @@ def _read_own(
         "source": "path",
         "folder": str(path),
         "invert": bool(invert),
-        "num_found": num_images,
+        "num_found": num_images + len(own.errors),
+        "num_unusable": len(own.errors),
         "num_resized": num_resized,
         "image_size": int(image_size),
         "num_images": {split: len(scenes[split].images) for split in _SPLITS},
@@ -237,20 +243,11 @@ def _load_cache(path: pathlib.Path) -> dict[str, np.ndarray] | None:
 
 
 def _save_cache(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:
-    """Writes the cache file in one step, so that no other process sees a part of it."""
+    """Writes the cache file; one that cannot be written is a warning."""
+    contents: Any = {**arrays, "digest": np.frombuffer(_digest(arrays), np.uint8)}
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(
-            dir=path.parent, prefix=path.stem, suffix=".tmp", delete=False
-        ) as file:
-            try:
-                contents: Any = {**arrays, "digest": np.frombuffer(_digest(arrays), np.uint8)}
-                np.savez(file, **contents)
-                file.close()
-                os.replace(file.name, path)
-            except BaseException:
-                os.unlink(file.name)
-                raise
+        with replacing(path) as file:
+            np.savez(file, **contents)
     except OSError as error:
         logging.warning("The scenes could not be cached in %s: %s", path.parent, error)
 

@@ -1,4 +1,4 @@
-"""Composition of scenes: several digits in one image, none touching another's ink box."""
+"""Composition of scenes: several digits in one image, whose ink boxes share no pixel."""
 
 import numbers
 from collections.abc import Sequence
@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from air_jax import metrics
 from air_jax.data.digits import Digits
 
 _TRIES_PER_ROUND = 2**16
@@ -33,11 +34,11 @@ class Scenes(NamedTuple):
 
 
 class _Glyphs(NamedTuple):
-    """Digits at their final size; boxes are (x_min, y_min, x_max, y_max), int64 `[U, 4]`."""
+    """Digits at their final size; boxes are (x_min, y_min, x_max, y_max), `[U, 4]`."""
 
     images: np.ndarray  # uint8 [U, R, R], of which the box `ink` is drawn
-    ink: np.ndarray  # extent of the nonzero pixels
-    core: np.ndarray  # extent of the pixels above half the maximum
+    ink: np.ndarray  # extent of the nonzero pixels, int64
+    core: np.ndarray  # extent of the pixels above half the maximum, float32
 
 
 def compose_scenes(
@@ -151,12 +152,11 @@ def _make_glyphs(images: np.ndarray, indices: np.ndarray, sides: np.ndarray) -> 
     for side in np.unique(sides):
         members = sides == side
         glyphs[members, :side, :side] = _resample(images[indices[members]], int(side))
-    peak = glyphs.max(axis=(1, 2), keepdims=True)
-    if not peak.all():
-        blank = indices[np.flatnonzero(peak == 0)[0]]
+    has_ink = glyphs.any(axis=(1, 2))
+    if not has_ink.all():
+        blank = indices[has_ink.argmin()]
         raise ValueError(f"digit {blank} has no ink: every digit needs a nonzero pixel")
-    # Of integers, above half the peak is above its floor.
-    return _Glyphs(glyphs, _extent(glyphs > 0), _extent(glyphs > peak // 2))
+    return _Glyphs(glyphs, metrics.extents(glyphs > 0), metrics.ink_boxes(glyphs))
 
 
 def _resample(images: np.ndarray, side: int) -> np.ndarray:
@@ -173,16 +173,6 @@ def _resample(images: np.ndarray, side: int) -> np.ndarray:
         resized = strip.resize((side, n * rows), Image.Resampling.BILINEAR)
         images = np.asarray(resized).reshape(n, rows, side).transpose(0, 2, 1)
     return images
-
-
-def _extent(mask: np.ndarray) -> np.ndarray:
-    """Returns (x_min, y_min, x_max, y_max) of the True pixels of `[n, R, R]`, each nonempty."""
-    edges = []
-    for axis in (1, 2):  # rows collapse first: columns, that is x
-        used = np.any(mask, axis=axis)
-        edges.append((used.argmax(axis=1), used.shape[1] - used[:, ::-1].argmax(axis=1)))
-    (x_min, x_max), (y_min, y_max) = edges
-    return np.stack([x_min, y_min, x_max, y_max], axis=1)
 
 
 def _place(extents: np.ndarray, image_size: int, rng: np.random.Generator) -> np.ndarray:

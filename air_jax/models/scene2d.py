@@ -50,6 +50,11 @@ class Scene2D(nn.Module):
     pose_size = 3
 
     def setup(self):
+        if self.likelihood_scale <= 0 or min(*self.scale_prior, self.shift_prior[1]) <= 0:
+            raise ValueError(
+                f"likelihood_scale {self.likelihood_scale}, scale_prior {self.scale_prior} and the "
+                f"deviation of shift_prior {self.shift_prior} must all be positive."
+            )
         self.decoder = modules.Decoder(
             self.decoder_hidden, self.window_size, self.channels, self.decoder_bias
         )

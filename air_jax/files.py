@@ -1,0 +1,41 @@
+"""Files that appear whole: a reader finds the old file or the new one, never half."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """Opens a temporary file beside `path`, which takes its place where the block ends.
+
+    After an error in the block, an interruption included, `path` is as it was before and nothing
+    else is left.
+
+    Args:
+      path: file to write; its folder is created where absent.
+
+    Raises:
+      OSError: if the file or its folder cannot be written.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # The number of the process keeps two writers from sharing the temporary file.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            yield file
+            file.flush()
+            # Else a machine that goes down may keep the new name with none of the contents.
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
+    """Replaces `path` by `data` in one step, see `replacing`."""
+    with replacing(path) as file:
+        file.write(data)
