@@ -8,8 +8,12 @@ def get_config():
     config = base.get_config()
     config.inference.variant = "dair"
     config.inference.glimpse_source = "error"
-    # At AIR's rates, one run of two with nvil kept on using a third window for pairs of digits.
-    config.optimizer.learning_rate = 5e-4
-    config.optimizer.baseline_learning_rate = 5e-3
-    config.train.num_steps = 5_000
+    # A third object can mend what two have missed, so it has to cost more while the order of the
+    # windows is forming; more objects at first keep the dear prior from ending all of them. Count
+    # accuracy after 1,000 steps of nvil, validation, seed 0, embedded digits: 99.2 %; 98.6 % with a
+    # start of 1e-9, a schedule of 6,000 steps and logit 0. A start of 1e-20 with logit 0 left one
+    # run of two with a single object in every image.
+    config.prior.start = 1e-14
+    config.inference.presence_logit = 2.0
+    config.train.num_steps = 4_000
     return config

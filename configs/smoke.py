@@ -21,7 +21,9 @@ def get_config():
     config.inference.hidden_size = 64
     config.inference.predictor_hidden = (64,)
     config.inference.encoder_hidden = (64,)
+    config.prior.start = 1e-9
     config.prior.steps = 300
+    config.inference.presence_logit = 0.0
     config.optimizer.learning_rate = 1e-3
     config.optimizer.baseline_learning_rate = 1e-2
     config.train.num_steps = 840
