@@ -100,7 +100,7 @@ def record(
     starts.append(
         {
             "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            "command": sys.argv,
+            "arguments": sys.argv[1:],
             "commit": commit(),
             "python": platform.python_version(),
             "packages": {name: _version(name) for name in _PACKAGES},

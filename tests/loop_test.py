@@ -1,5 +1,6 @@
 """Whole runs, small: interruption, resuming, refusals, divergence, what is left in the workdir."""
 
+import functools
 import json
 import os
 import pathlib
@@ -230,6 +231,7 @@ def test_divergence_names_the_step_and_leaves_the_last_good_checkpoint(
 ):
     create = train.create_optimizer
 
+    @functools.wraps(create)  # its signature is that of the config's section
     def diverging(**options):
         optimizer = create(**options)
 
