@@ -1,4 +1,10 @@
-"""DAIR on multi-MNIST (paper, Sec. 3.1)."""
+"""DAIR on multi-MNIST (paper, Sec. 3.1): about four minutes on two CPU cores.
+
+    python -m air_jax.main --config=configs/dair.py --workdir=runs/dair
+
+Expected count accuracy on the test scenes: 98.3 to 99.0 %
+(one seed, each estimator and each source of digits; results/).
+"""
 
 from configs import base
 

@@ -1,4 +1,9 @@
-"""The whole program in under a minute on CPU: data, training, checkpoints, evaluation, figures."""
+"""The whole program in under a minute on two CPU cores: data, training, checkpoints, evaluation.
+
+    python -m air_jax.main --config=configs/smoke.py --workdir=runs/smoke
+
+Expected count accuracy on the test scenes: 99.6 to 100 % (three seeds).
+"""
 
 from configs import dair
 
@@ -21,8 +26,10 @@ def get_config():
     config.inference.hidden_size = 64
     config.inference.predictor_hidden = (64,)
     config.inference.encoder_hidden = (64,)
-    config.prior.start = 1e-9
-    config.prior.steps = 300
+    # With 1e-9, 1e-4 and 300, one seed of three used two windows a digit.
+    config.prior.start = 1e-14
+    config.prior.end = 1e-6
+    config.prior.steps = 800
     config.inference.presence_logit = 0.0
     config.optimizer.learning_rate = 1e-3
     config.optimizer.baseline_learning_rate = 1e-2
