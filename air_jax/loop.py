@@ -58,7 +58,7 @@ class _Run(NamedTuple):
       options: intervals and sizes.
       exported: the config as it is exported with the model.
       dataset: all scenes.
-      training: network, prior, train step, initial state.
+      training: train step and initial state.
       key: base key of the steps.
     """
 

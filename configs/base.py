@@ -70,7 +70,7 @@ def get_config() -> ConfigDict:
     config.optimizer = ConfigDict(
         {
             # At 1e-3, nvil stopped using a second object within 200 steps in one run of three; at
-            # 5e-4 in none of three, and three of three counted 94-97 % after 400 steps.
+            # 5e-4 in none of three (WORKSPACE.md).
             "learning_rate": 5e-4,
             "baseline_learning_rate": 5e-3,
             "final_fraction": 0.1,
