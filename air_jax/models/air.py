@@ -44,7 +44,7 @@ class Trace(NamedTuple):
       kl_where, kl_what: KL of q from p, closed form, nats, before masking, `[B, N]`.
       log_ratio_where, log_ratio_what: log p - log q at the samples, nats, before masking, `[B, N]`.
       log_p_x: log-likelihood of the canvases, nats, `[B, S]`.
-      errors: what the steps before each step left unexplained, `[B, N, H, W, C]`; no gradient.
+      errors: what the steps before each step left unexplained, `[B, N, H, W, C]`.
       log_p_x_before: log-likelihood of the canvas before each step, nats, `[B, N]`; no gradient.
       canvases: `[B, S, H, W, C]`.
       glimpses: what each step read, `[B, N, h, w, C]`.
@@ -218,7 +218,7 @@ class AIR(nn.Module):
                     "kl_what": q_what.kl_divergence(prior_what),
                     "log_ratio_where": prior_pose.log_prob(pose) - q_pose.log_prob(pose),
                     "log_ratio_what": prior_what.log_prob(z_what) - q_what.log_prob(z_what),
-                    "errors": jax.lax.stop_gradient(error),
+                    "errors": error,
                     "log_p_x_before": jax.lax.stop_gradient(log_p_x_before),
                     "glimpses": glimpse,
                     "windows": window,
