@@ -52,6 +52,7 @@ def get_config() -> ConfigDict:
             "variant": "air",
             "num_steps": 3,
             "hidden_size": 256,
+            "embedding_size": 256,
             "predictor_hidden": (200,),
             "encoder_hidden": (200,),
             "glimpse_source": "image",
@@ -61,7 +62,9 @@ def get_config() -> ConfigDict:
     )
 
     # air_jax.models.modules.Baseline, and the decay of the gain's moving moments
-    config.baseline = ConfigDict({"hidden_size": 256, "image_init_scale": 1 / 16, "decay": 0.99})
+    config.baseline = ConfigDict(
+        {"hidden_size": 256, "embedding_size": 256, "image_init_scale": 1 / 16, "decay": 0.99}
+    )
 
     # air_jax.distributions.create_prior: P(one more object), from dear to cheap
     config.prior = ConfigDict({"name": "geometric", "start": 1e-9, "end": 1e-4, "steps": 2_000})

@@ -25,6 +25,7 @@ def get_config():
     config.scene.scale_prior = (1.4, 0.1)
     config.inference.num_steps = 2
     config.inference.hidden_size = 64
+    config.inference.embedding_size = 64
     config.inference.predictor_hidden = (64,)
     config.inference.encoder_hidden = (64,)
     # With 1e-9, 1e-4 and 300, one seed of three used two windows a digit.

@@ -27,6 +27,7 @@ def create(variant="air", *, num_steps=2, **changes) -> AIR:
         "variant": variant,
         "num_steps": num_steps,
         "hidden_size": 4,
+        "embedding_size": 5,
         "predictor_hidden": (3,),
         "encoder_hidden": (3,),
         "glimpse_source": "error" if variant == "dair" else "image",
@@ -68,7 +69,7 @@ def with_count(noise: Noise, count: int) -> Noise:
     return noise._replace(pres=jnp.broadcast_to(jnp.where(present, 0.0, 1.0), noise.pres.shape))
 
 
-BASELINE = Baseline(hidden_size=4, image_init_scale=0.3)
+BASELINE = Baseline(hidden_size=4, embedding_size=5, image_init_scale=0.3)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -93,6 +94,7 @@ MODEL_CONFIG = {
         "variant": "air",
         "num_steps": 2,
         "hidden_size": 8,
+        "embedding_size": 8,
         "predictor_hidden": [8],
         "encoder_hidden": [8],
         "glimpse_source": "image",

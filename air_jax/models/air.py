@@ -115,17 +115,19 @@ class AIR(nn.Module):
       variant: "air" or "dair".
       num_steps: N.
       hidden_size: width of the LSTM.
+      embedding_size: width of the embedding of the image (of the error canvas) before it.
       predictor_hidden: hidden widths from h_i to q(z_pres_i), q(z_where_i).
       encoder_hidden: hidden widths from the glimpse to q(z_what_i).
       glimpse_source: "image" or "error", where the window reads. The paper's text leaves it open.
       presence_logit: initial log-odds of one more object.
-      image_init_scale: bound of the image projection's uniform initial kernel.
+      image_init_scale: bound of the embedding's uniform initial kernel.
     """
 
     scene: Scene2D
     variant: str
     num_steps: int
     hidden_size: int
+    embedding_size: int
     predictor_hidden: Sequence[int]
     encoder_hidden: Sequence[int]
     glimpse_source: str
@@ -139,7 +141,9 @@ class AIR(nn.Module):
             raise ValueError(
                 f"glimpse_source is {self.glimpse_source!r}; valid names are 'image', 'error'."
             )
-        self.projection = modules.ImageProjection(self.hidden_size, self.image_init_scale)
+        self.projection = modules.ImageProjection(
+            self.hidden_size, self.embedding_size, self.image_init_scale
+        )
         self.cell = modules.LSTMCell(self.hidden_size)
         self.predict_where = modules.MLP(self.predictor_hidden, 2 * self.scene.pose_size)
         self.predict_pres = modules.MLP(self.predictor_hidden, 1, bias=self.presence_logit)
