@@ -4,6 +4,7 @@ import json
 import logging as python_logging
 import pathlib
 import sys
+from typing import Any
 
 import jax
 from absl import app, flags, logging
@@ -18,6 +19,32 @@ _WORKDIR = flags.DEFINE_string(
     "workdir", None, "Folder of the run. One that was interrupted is resumed.", required=True
 )
 _MODE = flags.DEFINE_enum("mode", "train", ["train", "evaluate"], "What to do.")
+
+
+class ConfigError(Exception):
+    """A config that cannot be read, or an override that it does not know."""
+
+
+def read_config(arguments: list[str]) -> dict[str, Any]:
+    """Reads a config as this program does, for other programs.
+
+    Args:
+      arguments: `--config=FILE` and overrides, `--config.KEY=VALUE`.
+
+    Returns:
+      The config as plain types.
+
+    Raises:
+      ConfigError: if there is no such file, or a key or value that it does not allow.
+    """
+    values = flags.FlagValues()
+    argv = ["air_jax", *arguments]
+    holder = config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=argv)
+    try:
+        values(argv)
+        return json.loads(holder.value.to_json())
+    except (flags.Error, AttributeError, KeyError, ValueError, TypeError, OSError) as error:
+        raise ConfigError(str(error)) from error
 
 
 def main(argv: list[str]) -> None:
@@ -42,7 +69,7 @@ def main(argv: list[str]) -> None:
         sys.exit(130)
 
 
-def _log_plainly() -> None:
+def log_plainly() -> None:
     """Shows this package's messages and everybody's warnings; orbax says a page a checkpoint."""
     package = str(pathlib.Path(__file__).parent)
     handler = logging.get_absl_handler()
@@ -58,7 +85,7 @@ def _log_plainly() -> None:
 def entry_point() -> None:
     """Console script and `python -m air_jax.main`."""
     flags.mark_flag_as_required("config")
-    _log_plainly()
+    log_plainly()
     app.run(main)
 
 

@@ -29,6 +29,7 @@ LAYERS = (
     {"sections"},
     {"loop"},
     {"main"},
+    {"experiments.arguments"},
     {""},  # the package itself: the library's face
 )
 HEIGHT = {name: height for height, layer in enumerate(LAYERS) for name in layer}
