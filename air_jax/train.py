@@ -164,6 +164,8 @@ def create_air_training(
     image_size: int,
     channels: int,
     key: chex.PRNGKey,
+    num_samples: int = 1,
+    centring: str = "moving_mean",
 ) -> AIRTraining:
     """Builds network, loss, optimizer and initial state from their config sections.
 
@@ -178,10 +180,12 @@ def create_air_training(
       image_size: side of the images in pixels.
       channels: C.
       key: for the initial parameters.
+      num_samples: K of the estimator, see `estimators.create_loss`.
+      centring: of the estimator's score function, one of `control_variates.CENTRINGS`.
 
     Raises:
       TypeError: if a section has an unknown key or lacks one.
-      ValueError: if a name is unknown.
+      ValueError: if a name is unknown or the estimator does not take `num_samples`.
     """
     air = create_air(scene=scene, inference=inference, image_size=image_size, channels=channels)
     baseline = dict(baseline)
@@ -189,7 +193,12 @@ def create_air_training(
     baseline_network = Baseline(**baseline)
     presence_prior = distributions.create_prior(**prior, num_steps=air.num_steps)
     loss = estimators.create_loss(
-        estimator, air=air, baseline=baseline_network, prior=presence_prior
+        estimator,
+        air=air,
+        baseline=baseline_network,
+        prior=presence_prior,
+        num_samples=num_samples,
+        centring=centring,
     )
 
     def init(key):
@@ -206,7 +215,7 @@ def create_air_training(
     # Compiled, or initialisation would run the loop op by op.
     params = jax.jit(init)(key)
     transform = create_optimizer(**optimizer, num_steps=num_train_steps)
-    statistics = estimators.initial_moments(air.num_steps) if estimator == "nvil" else ()
+    statistics = estimators.initial_statistics(estimator, air.num_steps)
     train_step = create_train_step(
         loss, transform, axis_name=parallel.AXIS_NAME, statistics_decay=decay
     )
