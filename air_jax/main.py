@@ -13,6 +13,7 @@ from ml_collections import config_flags
 from air_jax import loop
 from air_jax.checkpoint import CheckpointError
 from air_jax.interruption import Interrupted
+from air_jax.monitor import NonFiniteError
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, e.g. configs/dair.py.")
 _WORKDIR = flags.DEFINE_string(
@@ -62,7 +63,7 @@ def main(argv: list[str]) -> None:
     except Interrupted as interrupted:
         logging.warning("%s", interrupted)
         sys.exit(128 + interrupted.signal)
-    except (ValueError, OSError, CheckpointError, loop.NonFiniteError) as error:
+    except (ValueError, OSError, CheckpointError, NonFiniteError) as error:
         logging.error("%s", error)
         sys.exit(1)
     except KeyboardInterrupt:

@@ -88,15 +88,28 @@ def shard(tree: Any) -> Any:
     return jax.device_put(tree, NamedSharding(local_mesh(), PartitionSpec(AXIS_NAME)))
 
 
-def pmap_steps(train_step: TrainStep, steps_per_call: int) -> Callable[..., Any]:
+def pmap_steps(
+    train_step: TrainStep, steps_per_call: int, *, many_seeds: bool = False
+) -> Callable[..., Any]:
     """Compiles `steps_per_call` steps over all local devices with `jax.pmap`.
+
+    Args:
+      train_step: over the mapped axis `AXIS_NAME`.
+      steps_per_call: steps inside one compiled call.
+      many_seeds: whether state and key have a leading axis, one entry a seed: independent runs in
+        one program, each of which draws what it would draw alone. Devices split the batch, never
+        the seeds.
 
     Returns:
       `run(state, positions, dataset, key) -> (state, metrics [steps_per_call])` with positions
-      `[local_devices, b]` sharded and everything else replicated; the state is donated.
+      `[local_devices, b]` sharded and everything else replicated; the state is donated. With many
+      seeds the metrics are `[K, steps_per_call]`.
     """
+    run_steps = scan_steps(train_step, steps_per_call)
+    if many_seeds:
+        run_steps = jax.vmap(run_steps, in_axes=(0, None, None, 0))
     return jax.pmap(
-        scan_steps(train_step, steps_per_call),
+        run_steps,
         axis_name=AXIS_NAME,
         in_axes=(None, 0, None, None),
         out_axes=None,
