@@ -10,7 +10,7 @@ import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from air_jax import loop
+from air_jax import loop, parallel
 from air_jax.checkpoint import CheckpointError
 from air_jax.interruption import Interrupted
 from air_jax.monitor import NonFiniteError
@@ -53,6 +53,7 @@ def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unknown arguments {argv[1:]}; overrides begin with --config.")
     config = json.loads(_CONFIG.value.to_json())
+    parallel.keep_compiled()
     devices = jax.local_devices()
     logging.info("%d device(s): %s; jax %s", len(devices), devices[0].device_kind, jax.__version__)
     try:

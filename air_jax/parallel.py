@@ -1,10 +1,11 @@
-"""Devices: the only file that knows pmap, placement and axis names.
+"""Devices and compilation: the only file that knows pmap, placement and axis names.
 
 Data parallel: every device holds the whole state and the whole dataset and takes its share of the
 places in the global batch. What a place draws depends on the step and on the place alone, so that
 any number of devices draws the same batch.
 """
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from air_jax.files import user_cache
 
 AXIS_NAME = "batch"
 
@@ -68,6 +71,20 @@ def scan_steps(train_step: TrainStep, steps_per_call: int) -> Callable[..., Any]
         return jax.lax.scan(one_step, state, length=steps_per_call)
 
     return run_steps
+
+
+def keep_compiled() -> None:
+    """Keeps what is compiled in the user's cache folder, so that a second start need not wait.
+
+    JAX's persistent compilation cache. Where JAX_COMPILATION_CACHE_DIR names a folder, or is empty
+    for none, it is left at that.
+    """
+    folder = user_cache()
+    if "JAX_COMPILATION_CACHE_DIR" in os.environ or folder is None:
+        return
+    jax.config.update("jax_compilation_cache_dir", str(folder / "compiled"))
+    # What compiles faster is not worth a file.
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 
 def local_mesh() -> Mesh:

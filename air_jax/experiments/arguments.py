@@ -10,7 +10,7 @@ from typing import Any
 
 from absl import logging
 
-from air_jax import main
+from air_jax import main, parallel
 from air_jax.checkpoint import CheckpointError
 from air_jax.interruption import Interrupted
 from air_jax.monitor import NonFiniteError
@@ -57,6 +57,7 @@ def finish(experiment: Callable[[], object]) -> None:
       experiment: what to do.
     """
     main.log_plainly()
+    parallel.keep_compiled()
     try:
         experiment()
     except Interrupted as interrupted:
