@@ -27,6 +27,7 @@ def except_for(inferred, num_images, count):
         (np.repeat([0, 3, 3], 100), "all_steps"),
         (np.repeat([0, 1, 1], 100), "one_object"),
         (np.ones(300, int), "one_object"),
+        (np.repeat([0, 1, 0, 1], [100, 100, 50, 50]), "one_object"),
         (TRUE, None),
         (np.repeat([0, 2, 2], 100), None),  # wrong, but none of these
         (np.repeat([0, 1, 3], 100), None),  # a spare object in full scenes only
@@ -83,6 +84,8 @@ def test_a_single_step_cannot_use_one_object_too_few():
 def test_images_of_unknown_count_are_left_out_where_others_are_known():
     inferred = np.append(np.zeros(100, int), TRUE)
     assert collapse.diagnose(inferred, 3, np.append(np.full(100, -1), TRUE)) is None
+    true = np.repeat([-1, 3], 100)
+    assert collapse.diagnose(np.full(200, 3), 3, true) is None
     inferred = np.append(TRUE, np.zeros(100, int))
     assert collapse.diagnose(inferred, 3, np.append(np.full(300, -1), np.ones(100))) == "no_object"
 
