@@ -22,7 +22,7 @@ LAYERS = (
     {"data.scenes"},
     {"data.dataset"},
     {"parallel", "writer", "checkpoint", "figures"},
-    {"export", "provenance"},
+    {"export", "figures_runs", "provenance"},
     {"train"},
     {"inference"},
     {"evaluate", "infer", "gallery"},
