@@ -1,6 +1,6 @@
 """Known ways in which training goes wrong, recognised from the inferred counts.
 
-Each is an optimum that AIR rarely leaves: it shows early, and the rest of the run is wasted.
+Each shows long before the end of a run and often lasts, so that the rest of the run is wasted.
 Pure functions of counts; a `Watch` says when a collapse has lasted long enough to be told.
 """
 
@@ -124,8 +124,9 @@ def advice(name: str, *, step: int, num_steps: int, truth_known: bool) -> str:
     doubt = "" if truth_known else _DOUBT
     cause = _CAUSES[name] if truth_known else _CAUSES[name][0].lower() + _CAUSES[name][1:]
     return (
-        f"step {step:,}: {_sign(name, num_steps)} ({name}). {doubt}{cause}, and few runs leave "
-        f"this state. In another --workdir, try one at a time: {_REMEDIES[name]}."
+        f"step {step:,}: {_sign(name, num_steps)} ({name}). {doubt}{cause}. The run may recover "
+        "while the prior changes (prior.steps). If it does not, try in another --workdir, one at "
+        f"a time: {_REMEDIES[name]}."
     )
 
 
