@@ -18,12 +18,12 @@ LAYERS = (
     {"models.scene2d"},
     {"models.air"},
     {"objectives"},
-    {"estimators"},
+    {"estimators", "gradient_noise"},
     {"data.digits", "data.images"},
     {"data.scenes"},
     {"data.dataset"},
     {"parallel", "writer", "checkpoint", "figures"},
-    {"export", "figures_runs", "provenance"},
+    {"export", "figures_estimators", "figures_runs", "provenance"},
     {"train"},
     {"inference"},
     {"evaluate", "infer", "gallery"},
@@ -32,6 +32,8 @@ LAYERS = (
     {"loop"},
     {"main"},
     {"experiments.arguments"},
+    {"experiments.estimators_report"},
+    {"experiments.estimators"},
     {""},  # the package itself: the library's face
 )
 HEIGHT = {name: height for height, layer in enumerate(LAYERS) for name in layer}
