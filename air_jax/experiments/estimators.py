@@ -272,7 +272,8 @@ class _Meter(NamedTuple):
         self, params: Params, step: int, batch: _Batch, key: chex.PRNGKey, num_pairs: int
     ) -> gradient_noise.Spreads:
         """Spreads `[G]` by name, those of the parameters `[G + 1]`: the whole batch's is last."""
-        key_others, key_continuous, key_discrete = jax.random.split(key, 3)
+        # The same noise for every estimator: folded in, since a key is split only once.
+        key_others, key_continuous, key_discrete = (jax.random.fold_in(key, i) for i in range(3))
         draw = functools.partial(
             _draw_noise,
             shape=batch.images.shape[:2],
