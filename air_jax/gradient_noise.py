@@ -122,8 +122,13 @@ def _update(moments: _Moments, now: Mapping[str, Gradient], t: jax.Array) -> _Mo
 
 
 def signal_to_noise(spread: Spread) -> np.ndarray:
-    """||mean|| / sqrt(variance) of one draw; 0 where the mean is lost in the noise, `[G]`."""
-    return np.sqrt(np.maximum(spread.squared_mean, 0.0) / spread.variance)
+    """||mean|| / sqrt(variance) of one draw, `[G]`.
+
+    0 where the mean is lost in the noise; infinite where nothing varies, as for the presence logits
+    of an image of which the network is certain that it is empty.
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.sqrt(np.maximum(spread.squared_mean, 0.0) / spread.variance)
 
 
 def presence_and_parameters(

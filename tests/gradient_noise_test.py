@@ -65,8 +65,9 @@ def test_every_number_is_free_of_bias_however_few_the_draws():
 
 
 def test_signal_to_noise():
-    spread = gradient_noise.Spread(np.array([9.0, -1.0]), np.array([4.0, 4.0]), *np.zeros((2, 2)))
-    np.testing.assert_array_equal(gradient_noise.signal_to_noise(spread), [1.5, 0.0])
+    squared_mean, variance = np.array([9.0, -1.0, 1.0]), np.array([4.0, 4.0, 0.0])
+    spread = gradient_noise.Spread(squared_mean, variance, *np.zeros((2, 3)))
+    np.testing.assert_array_equal(gradient_noise.signal_to_noise(spread), [1.5, 0.0, np.inf])
 
 
 def test_a_single_pair_is_refused():
