@@ -193,13 +193,51 @@ def test_means_of_per_sample_gradients_are_the_enumerated_ones():
     assert (np.linalg.norm(standard_error["logits"], axis=-1) < 0.2 * size + 0.02).all()
 
 
-def test_vimco_reports_the_bound():
-    num_samples, params = 2, law(FUNCTIONS[2])
-    options = {"centring": "none", "moments": MOMENTS}
-    _, bound, _ = estimators.vimco(written_trace(params, codes(num_samples)), PRIOR, **options)
-    weights = np.exp(log_joint(params, params["log_ratio"]) - log_q(params))
-    expected = np.log(weights[tuples(num_samples)].mean(0))
+def test_vimco_reports_the_bound_and_compares_with_the_geometric_mean_of_the_others():
+    num_samples, params = 3, law(FUNCTIONS[2])
+    _, bound, observed = estimators.vimco(
+        written_trace(params, codes(num_samples)), PRIOR, centring="none", moments=MOMENTS
+    )
+    log_w = np.asarray(log_joint(params, params["log_ratio"]) - log_q(params))[tuples(num_samples)]
+    expected = np.log(np.exp(log_w).mean(0))
     np.testing.assert_allclose(bound, expected, rtol=1e-5)
+    for k in range(num_samples):
+        replaced = log_w.copy()
+        replaced[k] = np.delete(log_w, k, axis=0).mean(0)
+        signal = expected - np.log(np.exp(replaced).mean(0))
+        # Every sample reaches the first step.
+        np.testing.assert_allclose(observed.first[k, :, 0], signal, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("centring", CENTRINGS)
+def test_nvil_subtracts_what_its_centring_says(centring):
+    """By hand: no expected gradient would notice a control variate that is not subtracted."""
+    params, z_pres = law(FUNCTIONS[2]), code([[2], [0]])
+    baseline = jnp.array([0.4, -1.1]) * jnp.ones_like(z_pres)
+    trace = written_trace(params, jnp.asarray(z_pres))
+    losses, baseline_losses, _ = estimators.nvil(
+        trace, PRIOR, baseline=baseline, moments=MOMENTS, centring=centring
+    )
+    f, kl = np.array([-3.0, -1.5, -5.0]), np.array([0.9, 1.7])
+    log_p = np.asarray(PRIOR.log_prob_steps(code([2, 0])))
+    log_q = np.asarray(distributions.UnaryCode(params["logits"]).log_prob_steps(code([2, 0])))
+    # The first sample goes through both steps, the second stops at the first; before the steps
+    # -4 and 2 are explained.
+    terms = log_p - log_q - code([2, 0]) * kl
+    gain = np.array(
+        [[f[2] + terms[0].sum() + 4, f[2] + terms[0, 1] - 2], [f[0] + terms[1, 0] + 4, 0]]
+    )
+    mean, deviation = np.array([-2.0, 3.0]), np.array([5.0, 4.0])
+    if centring != "moving_mean":
+        mean, deviation = np.zeros(2), np.array([29.0, 25.0]) ** 0.5
+    mask = np.array([[1.0, 1.0], [1.0, 0.0]])
+    left = mask * (gain - mean - deviation * baseline[0, 0])
+    centred = left - left[::-1] if centring == "leave_one_out" else left
+    pathwise = np.array([f[2] + log_p[0].sum() - kl.sum(), f[0] + log_p[1].sum()])
+    expected = -(pathwise + (mask * centred * log_q).sum(-1))
+    np.testing.assert_allclose(losses[:, 0], expected, rtol=1e-4)
+    errors = np.square(left / deviation).sum(-1)
+    np.testing.assert_allclose(baseline_losses[:, 0], errors, rtol=1e-4)
 
 
 EXTREME = jnp.array([[80.0, 80.0], [-80.0, -80.0], [80.0, -80.0], [-80.0, 80.0]])
