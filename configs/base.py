@@ -29,6 +29,7 @@ def get_config() -> ConfigDict:
             "image_size": 50,
             "counts": (0, 1, 2),
             "digit_scale": (1.0, 1.0),
+            "noise": 0.0,  # standard deviation of Gaussian noise upon the scenes
             "num_train": 60_000,
             "num_validation": 5_000,
             "num_test": 10_000,

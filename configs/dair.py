@@ -21,5 +21,5 @@ def get_config():
     config.inference.presence_logit = 2.0
     config.optimizer.learning_rate = 4e-4
     config.optimizer.baseline_learning_rate = 4e-3
-    config.train.num_steps = 3_000
+    config.train.num_steps = 2_400
     return config

@@ -30,8 +30,9 @@ LAYERS = (
     {"monitor"},
     {"loop"},
     {"main"},
-    {"experiments.arguments"},
+    {"experiments.arguments", "experiments.compare"},
     {"experiments.reliability"},
+    {"experiments.ablation"},
     {""},  # the package itself: the library's face
 )
 HEIGHT = {name: height for height, layer in enumerate(LAYERS) for name in layer}

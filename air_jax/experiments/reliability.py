@@ -262,14 +262,15 @@ def _seed_range(text: str) -> range:
     return range(int(first), int(stop) if stop else int(first) + 1)
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """The command."""
-    parser = argparse.ArgumentParser(
-        prog="python -m air_jax.experiments.reliability",
-        description="Trains a config with many seeds and says how often it learns.",
-    )
+def add_options(parser: argparse.ArgumentParser, *, seeds: str) -> None:
+    """Adds the arguments that become `run`'s keyword arguments, see `options`.
+
+    Args:
+      parser: an experiment's.
+      seeds: the default, FIRST:STOP.
+    """
     parser.add_argument(
-        "--seeds", type=_seed_range, default=range(100, 120), help="FIRST:STOP, default 100:120"
+        "--seeds", type=_seed_range, default=seeds, help=f"FIRST:STOP, default {seeds}"
     )
     parser.add_argument(
         "--seeds-per-program", type=int, default=1, help="trained together; on an accelerator 20"
@@ -278,16 +279,26 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--processes", type=int, default=1, help="programs at a time, on a CPU one for each core"
     )
     parser.add_argument("--smoke", action="store_true", help="two seeds, whatever --seeds says")
-    given, config = arguments.parse(parser, argv)
-    arguments.finish(
-        lambda: run(
-            config,
-            given.workdir,
-            seeds=range(2) if given.smoke else given.seeds,
-            seeds_per_program=given.seeds_per_program,
-            num_processes=given.processes,
-        )
+
+
+def options(given: argparse.Namespace) -> dict[str, Any]:
+    """Keyword arguments of `run` from the parsed arguments of `add_options`."""
+    return {
+        "seeds": range(2) if given.smoke else given.seeds,
+        "seeds_per_program": given.seeds_per_program,
+        "num_processes": given.processes,
+    }
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(
+        prog="python -m air_jax.experiments.reliability",
+        description="Trains a config with many seeds and says how often it learns.",
     )
+    add_options(parser, seeds="100:120")
+    given, config = arguments.parse(parser, argv)
+    arguments.finish(lambda: run(config, given.workdir, **options(given)))
 
 
 if __name__ == "__main__":
