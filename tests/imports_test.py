@@ -16,7 +16,7 @@ LAYERS = (
     {"models.modules"},
     {"models.scene2d"},
     {"models.air"},
-    {"objectives"},
+    {"models.detection", "objectives"},
     {"estimators"},
     {"data.digits", "data.images"},
     {"data.scenes"},
