@@ -97,20 +97,22 @@ def record(
     """
     runs_file = folder / "run.json"
     starts = json.loads(runs_file.read_text()) if resumed and runs_file.exists() else []
-    starts.append(
-        {
-            "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            "arguments": sys.argv[1:],
-            "commit": commit(),
-            "python": platform.python_version(),
-            "packages": {name: _version(name) for name in _PACKAGES},
-            "devices": [device.device_kind for device in jax.local_devices()],
-            "backend": jax.default_backend(),
-            "data": dict(description),
-        }
-    )
+    starts.append({**environment(), "data": dict(description)})
     write_json(runs_file, starts)
     write_json(folder / "config.json", config)
+
+
+def environment() -> dict[str, Any]:
+    """When and with what this process runs: arguments, code, packages, devices; JSON-able."""
+    return {
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "arguments": sys.argv[1:],
+        "commit": commit(),
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in _PACKAGES},
+        "devices": [device.device_kind for device in jax.local_devices()],
+        "backend": jax.default_backend(),
+    }
 
 
 def _version(package: str) -> str | None:
