@@ -69,6 +69,8 @@ def counting(objects: Objects, counts: np.ndarray) -> dict[str, Any]:
 
 def summary(results: Mapping[str, Any]) -> str:
     """An evaluation in a few lines for a terminal."""
+    if "not_finite_at" in results:
+        return f"seed {results['seed']}: not finite at step {results['not_finite_at']:,}, failed"
     lines = [f"test set, {results['num_images']:,} images, step {results['step']:,}"]
     for name, text in (
         ("count_accuracy", "count accuracy        {:.2%}"),

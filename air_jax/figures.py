@@ -14,13 +14,22 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
-from matplotlib.ticker import FuncFormatter
 from numpy.typing import ArrayLike
 
+from air_jax.charts import (
+    PANEL_HEIGHT,
+    chart,
+    check_shape,
+    draw_curve,
+    draw_scan_policy,
+    ordinal,
+    plural,
+    scan_policy_width,
+    thousands,
+)
 from air_jax.files import replacing
 from air_jax.models.spatial_transformer import window_box
 
@@ -28,9 +37,6 @@ DPI = 150
 # Red, green and blue as in the paper's figure 3, bright enough to be seen on black. They differ
 # in lightness as well as in hue, and each window bears its number, for the colour-blind.
 STEP_COLOURS = ("#ff4136", "#3df08a", "#5c9dff", "#ffc233", "#ee82ee", "#e8e8e8")
-_STEP_MAPS = ("Reds", "Greens", "Blues", "YlOrBr", "Purples", "Greys")
-# For curves on white; the first is for the whole set (Okabe & Ito, 2008).
-_CURVE_COLOURS = ("#000000", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 
 
 def timeline(
@@ -58,10 +64,10 @@ def timeline(
     images, reconstructions = _without_channel(images, 3), _without_channel(reconstructions, 4)
     num_images, size = images.shape[:2]
     num_rows, num_steps = len(steps), np.shape(z_pres)[-1]
-    _check_shape("images", images, (num_images, size, size))
-    _check_shape("reconstructions", reconstructions, (num_rows, *images.shape))
-    _check_shape("z_where", z_where, (num_rows, num_images, num_steps, 3))
-    _check_shape("z_pres", z_pres, (num_rows, num_images, num_steps))
+    check_shape("images", images, (num_images, size, size))
+    check_shape("reconstructions", reconstructions, (num_rows, *images.shape))
+    check_shape("z_where", z_where, (num_rows, num_images, num_steps, 3))
+    check_shape("z_pres", z_pres, (num_rows, num_images, num_steps))
 
     # Inches. Placed by hand: laying out a hundred axes automatically takes seconds.
     tile, pitch, left, top = 0.9, 0.96, 0.85, 0.1
@@ -75,7 +81,7 @@ def timeline(
         axes = figure.add_axes((x / width, y / height, tile / width, tile / height))
         _show_image(axes, image)
         if column == 0:
-            label = "data" if row == 0 else _thousands(steps[row - 1])
+            label = "data" if row == 0 else thousands(steps[row - 1])
             axes.set_ylabel(label, rotation=0, ha="right", va="center", fontsize=10)
         return axes
 
@@ -111,7 +117,7 @@ def count_accuracy(
     Returns:
       Curves in percent, with their last values in the legend.
     """
-    figure, axes = _chart(6.4, 3.4, "training step", "count accuracy (%)")
+    figure, axes = chart(6.4, 3.4, "training step", "count accuracy (%)")
     curves = {"all images": accuracy}
     for count, values in sorted((per_count or {}).items()):
         curves[plural(count, "object")] = values
@@ -120,7 +126,7 @@ def count_accuracy(
         finite = percent[np.isfinite(percent)]
         if finite.size:
             label += f": {finite[-1]:.1f} %"
-        _draw_curve(axes, steps, percent, i, label)
+        draw_curve(axes, steps, percent, i, label)
     for share, style, name in ((chance, "--", "chance"), (bar, ":", "bar")):
         if share is not None:
             label = f"{name}: {100 * share:.4g} %"
@@ -138,8 +144,8 @@ def learning_curve(steps: Sequence[int], values: ArrayLike, ylabel: str) -> Figu
       values: the quantity, `[T]`; nan leaves a gap.
       ylabel: its name and unit, such as "ELBO (nats per image)".
     """
-    figure, axes = _chart(5.2, 3.2, "training step", ylabel)
-    _draw_curve(axes, steps, np.asarray(values, float), 1, None)
+    figure, axes = chart(5.2, 3.2, "training step", ylabel)
+    draw_curve(axes, steps, np.asarray(values, float), 1, None)
     return figure
 
 
@@ -155,25 +161,9 @@ def scan_policy(z_where: np.ndarray, z_pres: np.ndarray, image_size: int) -> Fig
       A heat map of window centres for each step; those outside of the image are counted in the
       title, not in the map.
     """
-    present = np.asarray(z_pres) > 0
-    num_steps = present.shape[-1]
-    _check_shape("z_where", z_where, (len(present), num_steps, 3))
-    boxes = np.asarray(window_box(z_where, image_size))
-    centres = (boxes[..., :2] + boxes[..., 2:]) / 2
-
-    # Inches; by hand, so that a panel without a colour scale is as large as the others.
-    width, height, side = 0.7 + 2.5 * num_steps, 3.5, 2.1
-    figure = Figure(figsize=(width, height))
-    edges = np.linspace(0, image_size, min(image_size, 25) + 1)
-    for step in range(num_steps):
-        corner = (0.65 + 2.5 * step) / width, 0.95 / height
-        axes = figure.add_axes((*corner, side / width, side / height))
-        x, y = centres[present[:, step], step].T
-        _show_heat_map(axes, x, y, edges, _STEP_MAPS[step % len(_STEP_MAPS)])
-        outside = np.count_nonzero((np.minimum(x, y) < 0) | (np.maximum(x, y) > image_size))
-        title = f"{_ordinal(step + 1)} window\n{plural(len(x), 'object')}"
-        axes.set_title(title + (f", {outside:,} outside" if outside else ""), fontsize=9)
-        axes.set_ylabel("y (pixels)" if step == 0 else "", fontsize=8)
+    num_steps = np.shape(z_pres)[-1]
+    figure = Figure(figsize=(scan_policy_width(num_steps), PANEL_HEIGHT))
+    draw_scan_policy(figure, z_where, z_pres, image_size)
     return figure
 
 
@@ -189,7 +179,7 @@ def confusion(matrix: ArrayLike) -> Figure:
     share = matrix / np.maximum(totals, 1)
 
     side = max(0.75 * num_counts + 1.2, 3.2)
-    figure, axes = _chart(side, side, "inferred number of objects", "true number of objects")
+    figure, axes = chart(side, side, "inferred number of objects", "true number of objects")
     axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
     for true, inferred in np.ndindex(matrix.shape):
         images = matrix[true, inferred]
@@ -220,8 +210,8 @@ def annotated(
       ValueError: if shapes disagree.
     """
     image, windows, boxes = _without_channel(image, 2), np.asarray(windows), np.asarray(boxes)
-    _check_shape("windows", windows, (len(windows), 4))
-    _check_shape("boxes", boxes, windows.shape)
+    check_shape("windows", windows, (len(windows), 4))
+    check_shape("boxes", boxes, windows.shape)
     if not 0 <= num_objects <= len(windows):
         raise ValueError(f"num_objects is {num_objects}, but there are {len(windows)} windows")
 
@@ -261,16 +251,6 @@ def save(figure: Figure, path: str | os.PathLike[str]) -> None:
         # A user's file name may have letters that the font lacks; they show as boxes.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         figure.savefig(file, dpi=DPI, format=path.suffix[1:])
-
-
-def plural(number: int, noun: str) -> str:
-    """1 object, 2 objects, 1,000 objects."""
-    return f"{number:,} {noun}{'s' * (number != 1)}"
-
-
-def _check_shape(name: str, array: ArrayLike, expected: tuple[int, ...]) -> None:
-    if np.shape(array) != expected:
-        raise ValueError(f"{name} must have shape {expected}, got {np.shape(array)}")
 
 
 def _without_channel(images: ArrayLike, rank: int) -> np.ndarray:
@@ -328,63 +308,12 @@ def _legend_grid(num_entries: int, width: float) -> tuple[int, float]:
 
 def _add_legend(figure: Figure, num_windows: int, columns: int, *others: Line2D) -> None:
     handles = [
-        Line2D([], [], color=_step_colour(i), linewidth=2.5, label=f"{_ordinal(i + 1)} window")
+        Line2D([], [], color=_step_colour(i), linewidth=2.5, label=f"{ordinal(i + 1)} window")
         for i in range(num_windows)
     ]
     style: dict[str, Any] = {"fontsize": 8, "frameon": False, "columnspacing": 1.2}
     style |= {"loc": "lower center", "borderaxespad": 0.2}
     figure.legend(handles=[*handles, *others], ncols=columns, **style)
-
-
-def _chart(width: float, height: float, xlabel: str, ylabel: str) -> tuple[Figure, Axes]:
-    layout = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1)
-    figure = Figure(figsize=(width, height), layout=layout)
-    return figure, figure.add_subplot(xlabel=xlabel, ylabel=ylabel)
-
-
-def _draw_curve(
-    axes: Axes, steps: Sequence[int], values: np.ndarray, index: int, label: str | None
-) -> None:
-    _check_shape("values", values, (len(steps),))
-    colour = _CURVE_COLOURS[index % len(_CURVE_COLOURS)]
-    # Few measurements are shown as such; a dense curve would drown in markers.
-    marker = "o" if len(steps) <= 40 else None
-    axes.plot(steps, values, color=colour, label=label, marker=marker, markersize=3, linewidth=1.4)
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda step, _: _thousands(step)))
-    axes.grid(color="0.9", linewidth=0.8)
-    axes.spines[["top", "right"]].set_visible(False)
-
-
-def _show_heat_map(
-    axes: Axes, x: np.ndarray, y: np.ndarray, edges: np.ndarray, colours: str
-) -> None:
-    size = edges[-1]
-    ticks = [0, size / 2, size]
-    axes.set(xlim=(0, size), ylim=(size, 0), xticks=ticks, yticks=ticks)
-    axes.tick_params(labelsize=7)
-    axes.set_xlabel("x (pixels)", fontsize=8)
-    if not len(x):
-        axes.text(size / 2, size / 2, "never used", ha="center", va="center", color="0.4")
-        return
-    density = 100 * np.histogram2d(y, x, bins=(edges, edges))[0] / len(x)
-    mesh = axes.pcolormesh(edges, edges, density, cmap=colours, vmin=0, rasterized=True)
-    bar = axes.inset_axes((0.1, -0.27, 0.8, 0.05))
-    axes.figure.colorbar(mesh, cax=bar, orientation="horizontal")
-    bar.locator_params(nbins=4)
-    bar.tick_params(labelsize=7)
-    bar.set_xlabel(f"% of windows per {edges[1]:.3g} × {edges[1]:.3g} pixels", fontsize=7)
-
-
-def _thousands(step: float) -> str:
-    """0, 500, 1k, 2.5k, 1.2M."""
-    for unit, suffix in ((1e6, "M"), (1e3, "k")):
-        if abs(step) >= unit:
-            return f"{step / unit:.2f}".rstrip("0").rstrip(".") + suffix
-    return f"{step:g}"
-
-
-def _ordinal(number: int) -> str:
-    return str(number) + {1: "st", 2: "nd", 3: "rd"}.get(number, "th")
 
 
 def _shortened(text: str, length: int) -> str:

@@ -1,4 +1,4 @@
-"""Files that appear whole: a reader finds the old file or the new one, never half."""
+"""Files that appear whole, and where what can be made again is kept."""
 
 import contextlib
 import os
@@ -39,3 +39,13 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
     """Replaces `path` by `data` in one step, see `replacing`."""
     with replacing(path) as file:
         file.write(data)
+
+
+def user_cache() -> Path | None:
+    """Folder of what can be made again: `$XDG_CACHE_HOME/air_jax`, by default `~/.cache/air_jax`.
+
+    Returns:
+      The folder, which need not exist; None where there is no home folder.
+    """
+    base = os.path.expanduser(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
+    return None if base.startswith("~") else Path(base) / "air_jax"

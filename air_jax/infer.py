@@ -33,9 +33,9 @@ import jax
 import numpy as np
 
 from air_jax import figures, metrics
+from air_jax.charts import plural
 from air_jax.checkpoint import CheckpointError
 from air_jax.data import images
-from air_jax.figures import plural
 from air_jax.files import replacing
 from air_jax.inference import Model, Objects, load
 

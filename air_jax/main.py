@@ -10,9 +10,10 @@ import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from air_jax import loop
+from air_jax import loop, parallel
 from air_jax.checkpoint import CheckpointError
 from air_jax.interruption import Interrupted
+from air_jax.monitor import NonFiniteError
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, e.g. configs/dair.py.")
 _WORKDIR = flags.DEFINE_string(
@@ -52,6 +53,7 @@ def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unknown arguments {argv[1:]}; overrides begin with --config.")
     config = json.loads(_CONFIG.value.to_json())
+    parallel.keep_compiled()
     devices = jax.local_devices()
     logging.info("%d device(s): %s; jax %s", len(devices), devices[0].device_kind, jax.__version__)
     try:
@@ -62,7 +64,7 @@ def main(argv: list[str]) -> None:
     except Interrupted as interrupted:
         logging.warning("%s", interrupted)
         sys.exit(128 + interrupted.signal)
-    except (ValueError, OSError, CheckpointError, loop.NonFiniteError) as error:
+    except (ValueError, OSError, CheckpointError, NonFiniteError) as error:
         logging.error("%s", error)
         sys.exit(1)
     except KeyboardInterrupt:

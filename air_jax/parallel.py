@@ -1,10 +1,11 @@
-"""Devices: the only file that knows pmap, placement and axis names.
+"""Devices and compilation: the only file that knows pmap, placement and axis names.
 
 Data parallel: every device holds the whole state and the whole dataset and takes its share of the
 places in the global batch. What a place draws depends on the step and on the place alone, so that
 any number of devices draws the same batch.
 """
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from air_jax.files import user_cache
 
 AXIS_NAME = "batch"
 
@@ -70,6 +73,20 @@ def scan_steps(train_step: TrainStep, steps_per_call: int) -> Callable[..., Any]
     return run_steps
 
 
+def keep_compiled() -> None:
+    """Keeps what is compiled in the user's cache folder, so that a second start need not wait.
+
+    JAX's persistent compilation cache. Where JAX_COMPILATION_CACHE_DIR names a folder, or is empty
+    for none, it is left at that.
+    """
+    folder = user_cache()
+    if "JAX_COMPILATION_CACHE_DIR" in os.environ or folder is None:
+        return
+    jax.config.update("jax_compilation_cache_dir", str(folder / "compiled"))
+    # What compiles faster is not worth a file.
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+
 def local_mesh() -> Mesh:
     """All devices of this process along the batch axis."""
     return Mesh(np.asarray(jax.local_devices()), (AXIS_NAME,))
@@ -88,15 +105,28 @@ def shard(tree: Any) -> Any:
     return jax.device_put(tree, NamedSharding(local_mesh(), PartitionSpec(AXIS_NAME)))
 
 
-def pmap_steps(train_step: TrainStep, steps_per_call: int) -> Callable[..., Any]:
+def pmap_steps(
+    train_step: TrainStep, steps_per_call: int, *, many_seeds: bool = False
+) -> Callable[..., Any]:
     """Compiles `steps_per_call` steps over all local devices with `jax.pmap`.
+
+    Args:
+      train_step: over the mapped axis `AXIS_NAME`.
+      steps_per_call: steps inside one compiled call.
+      many_seeds: whether state and key have a leading axis, one entry a seed: independent runs in
+        one program, each of which draws what it would draw alone. Devices split the batch, never
+        the seeds.
 
     Returns:
       `run(state, positions, dataset, key) -> (state, metrics [steps_per_call])` with positions
-      `[local_devices, b]` sharded and everything else replicated; the state is donated.
+      `[local_devices, b]` sharded and everything else replicated; the state is donated. With many
+      seeds the metrics are `[K, steps_per_call]`.
     """
+    run_steps = scan_steps(train_step, steps_per_call)
+    if many_seeds:
+        run_steps = jax.vmap(run_steps, in_axes=(0, None, None, 0))
     return jax.pmap(
-        scan_steps(train_step, steps_per_call),
+        run_steps,
         axis_name=AXIS_NAME,
         in_axes=(None, 0, None, None),
         out_axes=None,

@@ -90,6 +90,7 @@ def create_train_step(
     *,
     axis_name: str | None,
     statistics_decay: float,
+    freeze_non_finite: bool = False,
 ) -> Callable[[TrainState, jax.Array, jax.Array], tuple[TrainState, Metrics]]:
     """Builds `train_step(state, images, keys) -> (state, metrics)`.
 
@@ -98,6 +99,9 @@ def create_train_step(
       optimizer: over the whole of the parameters.
       axis_name: mapped axis over which gradients, metrics and statistics are averaged, or None.
       statistics_decay: weight of the past in the moving statistics.
+      freeze_non_finite: whether a step whose loss or gradient is not finite leaves the state as it
+        was, its step count included, and so does every step after it: of many seeds in one program,
+        one that diverges must not cost the others. A run on its own does without and stops instead.
 
     Returns:
       A pure function of the state, the local images `[b, H, W, C]` and keys `[b]`. Metrics are
@@ -135,9 +139,18 @@ def create_train_step(
             opt_state=opt_state,
             statistics=statistics,
         )
+        if freeze_non_finite:
+            watched = [metrics[name] for name in metrics if is_watched(name)]
+            finite = jnp.isfinite(jnp.stack(watched)).all()
+            new_state = jax.tree.map(lambda new, old: jnp.where(finite, new, old), new_state, state)
         return new_state, metrics
 
     return train_step
+
+
+def is_watched(name: str) -> bool:
+    """Whether a metric of the train step has to be finite: the loss and the gradients' norms."""
+    return name == "loss" or name.startswith("gradient_norm")
 
 
 class AIRTraining(NamedTuple):
@@ -145,11 +158,11 @@ class AIRTraining(NamedTuple):
 
     Attributes:
       train_step: see `create_train_step`, over `parallel.AXIS_NAME`.
-      state: before the first step.
+      init: from a key to the state before the first step; `jax.vmap` of it makes many seeds.
     """
 
     train_step: Callable[[TrainState, jax.Array, jax.Array], tuple[TrainState, Metrics]]
-    state: TrainState
+    init: Callable[[chex.PRNGKey], TrainState]
 
 
 def create_air_training(
@@ -163,9 +176,9 @@ def create_air_training(
     num_train_steps: int,
     image_size: int,
     channels: int,
-    key: chex.PRNGKey,
+    freeze_non_finite: bool = False,
 ) -> AIRTraining:
-    """Builds network, loss, optimizer and initial state from their config sections.
+    """Builds network, loss, optimizer and what makes initial states from their config sections.
 
     Args:
       estimator: one of `estimators.NAMES`.
@@ -177,7 +190,7 @@ def create_air_training(
       num_train_steps: length of the run.
       image_size: side of the images in pixels.
       channels: C.
-      key: for the initial parameters.
+      freeze_non_finite: see `create_train_step`.
 
     Raises:
       TypeError: if a section has an unknown key or lacks one.
@@ -192,7 +205,10 @@ def create_air_training(
         estimator, air=air, baseline=baseline_network, prior=presence_prior
     )
 
-    def init(key):
+    transform = create_optimizer(**optimizer, num_steps=num_train_steps)
+    statistics = estimators.initial_moments(air.num_steps) if estimator == "nvil" else ()
+
+    def init(key: chex.PRNGKey) -> TrainState:
         key_model, key_baseline = jax.random.split(key)
         images = jnp.zeros((1, image_size, image_size, channels))
         noise = posterior_mean_noise(1, air)
@@ -201,13 +217,14 @@ def create_air_training(
             errors = jnp.zeros((1, air.num_steps, *images.shape[1:]))
             variables = baseline_network.init(key_baseline, errors)
             params["baseline"] = variables["params"]
-        return params
+        return create_state(params, transform, statistics)
 
-    # Compiled, or initialisation would run the loop op by op.
-    params = jax.jit(init)(key)
-    transform = create_optimizer(**optimizer, num_steps=num_train_steps)
-    statistics = estimators.initial_moments(air.num_steps) if estimator == "nvil" else ()
     train_step = create_train_step(
-        loss, transform, axis_name=parallel.AXIS_NAME, statistics_decay=decay
+        loss,
+        transform,
+        axis_name=parallel.AXIS_NAME,
+        statistics_decay=decay,
+        freeze_non_finite=freeze_non_finite,
     )
-    return AIRTraining(train_step, create_state(params, transform, statistics))
+    # Compiled, or initialisation would run the loop op by op.
+    return AIRTraining(train_step, jax.jit(init))

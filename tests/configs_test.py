@@ -30,8 +30,7 @@ def _training_state(config):
             num_train_steps=config.train.num_steps,
             image_size=config.data.image_size,
             channels=1,
-            key=key,
-        ).state
+        ).init(key)
 
     return jax.eval_shape(build, jax.random.key(0))
 

@@ -13,7 +13,7 @@ PACKAGE = pathlib.Path(__file__).resolve().parent.parent / "air_jax"
 # its place here.
 LAYERS = (
     {"distributions", "files", "interruption", "metrics", "models.spatial_transformer"},
-    {"models.modules"},
+    {"charts", "collapse", "models.modules", "reliability", "scan_policy"},
     {"models.scene2d"},
     {"models.air"},
     {"models.detection", "objectives"},
@@ -22,11 +22,12 @@ LAYERS = (
     {"data.scenes"},
     {"data.dataset"},
     {"parallel", "writer", "checkpoint", "figures"},
-    {"export", "provenance"},
+    {"export", "figures_runs", "provenance"},
     {"train"},
     {"inference"},
     {"evaluate", "infer", "gallery"},
-    {"sections"},
+    {"sections", "seeds"},
+    {"monitor"},
     {"loop"},
     {"main"},
     {"experiments.arguments"},

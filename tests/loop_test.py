@@ -13,8 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import air_jax
 from air_jax import checkpoint, export, loop, sections, train, writer
 from air_jax.interruption import Interrupted
+from air_jax.monitor import Monitor, NonFiniteError
 from configs import smoke
 
 
@@ -52,7 +54,7 @@ def finished(tmp_path_factory):
     saved = {}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop.checkpoint, "save", recording(saved))
-        results = loop.run(tiny_config(estimator="nvil"), str(workdir))
+        (results,) = loop.run(tiny_config(estimator="nvil"), str(workdir))
     return workdir, results, saved
 
 
@@ -95,14 +97,14 @@ def test_an_interrupted_run_resumes_bit_for_bit(finished, tmp_path, monkeypatch)
     reference, _, uninterrupted = finished
     # No checkpoint is due before the end: the one at step 20 is the signal's.
     config, resumed = tiny_config(estimator="nvil", train__checkpoint_every=40), {}
-    validate = loop._validate
+    validate = Monitor.validate
 
     def validate_and_terminate(*arguments):
         os.kill(os.getpid(), signal.SIGTERM)
         return validate(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "_validate", validate_and_terminate)
+        patch.setattr(Monitor, "validate", validate_and_terminate)
         with pytest.raises(Interrupted, match=r"SIGTERM at step 20.*resumes"):
             loop.run(config, str(tmp_path))
     assert checkpoint.latest_step(tmp_path / "checkpoints") == 20
@@ -110,7 +112,7 @@ def test_an_interrupted_run_resumes_bit_for_bit(finished, tmp_path, monkeypatch)
     assert not (tmp_path / "evaluation.json").exists()
 
     monkeypatch.setattr(loop.checkpoint, "save", recording(resumed))
-    results = loop.run(config, str(tmp_path))
+    (results,) = loop.run(config, str(tmp_path))
     assert results["step"] == 40
     chex.assert_trees_all_equal(resumed[40], uninterrupted[40])
     assert without_time(writer.read_scalars(tmp_path)) == without_time(
@@ -125,7 +127,7 @@ def test_an_interrupted_run_resumes_bit_for_bit(finished, tmp_path, monkeypatch)
 def test_a_finished_run_evaluates_again_without_training(finished, monkeypatch):
     workdir, results, _ = finished
     monkeypatch.setattr(train, "create_train_step", None)
-    again = loop.evaluate_run(tiny_config(estimator="nvil"), str(workdir))
+    (again,) = loop.evaluate_run(tiny_config(estimator="nvil"), str(workdir))
     assert again["iwae_num_images"] == 24
     for name in ("count_accuracy", "elbo", "average_precision_50", "step"):
         assert again[name] == pytest.approx(results[name], rel=1e-6)
@@ -137,7 +139,7 @@ def test_a_model_older_than_its_checkpoint_is_exported_again(finished, tmp_path)
     params, config = export.load_model(workdir)
     stale = jax.tree.map(lambda leaf: leaf * 0, params)
     export.export_model(tmp_path / "run" / "model", stale, {**config, "step": 20})
-    again = loop.run(tiny_config(estimator="nvil"), str(tmp_path / "run"))
+    (again,) = loop.run(tiny_config(estimator="nvil"), str(tmp_path / "run"))
     chex.assert_trees_all_equal(export.load_model(tmp_path / "run")[0], params)
     assert again["elbo"] == pytest.approx(results["elbo"], rel=1e-6)
 
@@ -201,7 +203,7 @@ def test_own_images_without_counts_train_and_are_evaluated(variant, tmp_path):
         inference__variant=variant,
         inference__glimpse_source="image",
     )
-    results = loop.run(config, str(tmp_path / "run"))
+    (results,) = loop.run(config, str(tmp_path / "run"))
     assert results["count_accuracy"] is None
     assert results["average_precision_50"] is None
     assert np.isfinite([results["elbo"], results["iwae_5"]]).all()
@@ -245,6 +247,96 @@ def test_divergence_names_the_step_and_leaves_the_last_good_checkpoint(
         return optimizer._replace(update=update)
 
     monkeypatch.setattr(train, "create_optimizer", diverging)
-    with pytest.raises(loop.NonFiniteError, match="not finite at step 25; .* of step 20"):
+    with pytest.raises(NonFiniteError, match="not finite at step 25; .* of step 20"):
         loop.run(tiny_config(), str(tmp_path))
     assert checkpoint.latest_step(tmp_path / "checkpoints") == 20
+
+
+@pytest.fixture(scope="module")
+def two_seeds(tmp_path_factory):
+    """A finished run of two seeds in one program, 3 and 4."""
+    workdir = tmp_path_factory.mktemp("two")
+    results = loop.run(tiny_config(estimator="nvil", seed=3, num_seeds=2), str(workdir))
+    return workdir, results
+
+
+def test_each_of_several_seeds_is_the_run_that_it_would_be_alone(two_seeds, tmp_path):
+    workdir, results = two_seeds
+    (alone,) = loop.run(tiny_config(estimator="nvil", seed=4), str(tmp_path))
+    assert [result["seed"] for result in results] == [3, 4]
+    assert results[1]["elbo"] == pytest.approx(alone["elbo"], rel=1e-3)
+    assert results[0]["elbo"] != pytest.approx(alone["elbo"], rel=1e-3)
+    for split in ("train", "validation"):
+        together = without_time(writer.read_scalars(workdir / "seed_4", split))
+        single = without_time(writer.read_scalars(tmp_path, split))
+        assert len(together) == len(single) > 1
+        for one, other in zip(together, single, strict=True):
+            assert one.pop("split") == other.pop("split") == split
+            assert one == pytest.approx(other, rel=1e-3, abs=1e-2)
+
+
+def test_each_of_several_seeds_leaves_a_model_like_any_other(two_seeds):
+    workdir, results = two_seeds
+    images = np.zeros((2, 32, 32, 1), np.float32)
+    counts = []
+    for seed in (3, 4):
+        model = air_jax.load(workdir / f"seed_{seed}")
+        assert model.config["seed"] == seed
+        counts.append(model.infer(images).count_probs)
+        written = json.loads((workdir / f"seed_{seed}" / "evaluation.json").read_text())
+        assert written["count_accuracy"] == results[seed - 3]["count_accuracy"]
+        assert (workdir / f"seed_{seed}" / "figures" / "timeline.png").exists()
+    assert np.abs(counts[0] - counts[1]).max() > 1e-4
+    again = loop.evaluate_run(tiny_config(estimator="nvil", seed=3, num_seeds=2), str(workdir))
+    assert [result["seed"] for result in again] == [3, 4]
+
+
+def test_several_seeds_resume_together_from_one_checkpoint(two_seeds, tmp_path, monkeypatch):
+    reference, expected = two_seeds
+    config = tiny_config(estimator="nvil", seed=3, num_seeds=2, train__checkpoint_every=40)
+    validate = Monitor.validate
+
+    def validate_and_terminate(*arguments):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return validate(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Monitor, "validate", validate_and_terminate)
+        with pytest.raises(Interrupted, match="at step 20"):
+            loop.run(config, str(tmp_path))
+    results = loop.run(config, str(tmp_path))
+    for seed, result, other in zip((3, 4), results, expected, strict=True):
+        assert result["elbo"] == other["elbo"]
+        folder = f"seed_{seed}"
+        assert without_time(writer.read_scalars(tmp_path / folder)) == without_time(
+            writer.read_scalars(reference / folder)
+        )
+
+
+def test_of_several_seeds_one_that_diverges_is_frozen_and_the_others_go_on(
+    two_seeds, tmp_path, monkeypatch
+):
+    _, expected = two_seeds
+    create = loop.create_air_training
+
+    def diverging(**options):
+        training = create(**options)
+
+        def train_step(state, images, keys):
+            return training.train_step(state, images, keys)
+
+        def init(key):
+            state = training.init(key)
+            # The first weight of the seed 4 is not a number.
+            bad = jnp.all(jax.random.key_data(key) == jax.random.key_data(bad_key))
+            params = jax.tree.map(lambda leaf: jnp.where(bad, jnp.nan, leaf), state.params)
+            return state.replace(params=params)
+
+        return training._replace(train_step=train_step, init=init)
+
+    bad_key = jax.random.split(jax.random.key(4), 3)[0]
+    monkeypatch.setattr(loop, "create_air_training", diverging)
+    results = loop.run(tiny_config(estimator="nvil", seed=3, num_seeds=2), str(tmp_path))
+    assert [result.get("not_finite_at") for result in results] == [None, 0]
+    assert [result["step"] for result in results] == [40, 0]
+    assert results[0]["elbo"] == pytest.approx(expected[0]["elbo"], rel=1e-4)

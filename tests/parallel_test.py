@@ -98,6 +98,38 @@ def test_the_train_step_is_traced_once_however_often_it_is_called(dataset):
     assert int(state.step) == 3 * STEPS
 
 
+@pytest.mark.parametrize("estimator", estimators.NAMES)
+def test_many_seeds_in_one_program_equal_single_runs(estimator, dataset):
+    step, state = training(estimator)
+    other = jax.tree.map(lambda leaf: leaf * 1.1 if leaf.ndim else leaf, state)
+    keys = jax.random.split(jax.random.key(2), 2)
+    positions = parallel.shard(parallel.batch_positions(BATCH, 4))
+    run = parallel.pmap_steps(step, STEPS)
+    alone = [
+        jax.device_get(
+            run(
+                parallel.replicate(jax.tree.map(jnp.copy, one)),
+                positions,
+                parallel.replicate(dataset),
+                parallel.replicate(key),
+            )
+        )
+        for one, key in zip((state, other), keys, strict=True)
+    ]
+    together = parallel.pmap_steps(step, STEPS, many_seeds=True)(
+        parallel.replicate(jax.tree.map(lambda *leaves: jnp.stack(leaves), state, other)),
+        positions,
+        parallel.replicate(dataset),
+        parallel.replicate(keys),
+    )
+    chex.assert_trees_all_close(
+        jax.device_get(together),
+        jax.tree.map(lambda *leaves: np.stack(leaves), *alone),
+        rtol=2e-4,
+        atol=2e-5,
+    )
+
+
 def test_a_batch_that_does_not_divide_is_refused_with_the_numbers():
     with pytest.raises(ValueError, match=r"batch of 10 .* 4 devices .*remainder 2"):
         parallel.batch_positions(10, 4)

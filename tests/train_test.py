@@ -90,3 +90,23 @@ def test_a_loss_without_batch_axis_is_refused():
     step = train.create_train_step(scalar_loss, optimizer, axis_name=None, statistics_decay=0.5)
     with pytest.raises(AssertionError):
         step(initial_state(optimizer), *batch([1.0, 2.0]))
+
+
+def test_a_step_that_is_not_finite_leaves_a_frozen_state_as_it_was():
+    optimizer = sgd()
+    step = jax.jit(
+        train.create_train_step(
+            quadratic_loss,
+            optimizer,
+            axis_name=None,
+            statistics_decay=0.5,
+            freeze_non_finite=True,
+        )
+    )
+    before = initial_state(optimizer)
+    after, metrics = step(before, *batch([1.0, np.inf]))
+    assert not np.isfinite(metrics["loss"])
+    chex.assert_trees_all_equal(after, before)
+    healthy, _ = step(before, *batch([1.0, 2.0]))
+    assert int(healthy.step) == 1
+    np.testing.assert_allclose(healthy.params["model"]["w"], 3.0 - 0.1 * 1.5)

@@ -13,7 +13,7 @@ from absl import logging
 from air_jax.data.digits import DigitSplits, load_digits, locate_digits
 from air_jax.data.images import prepare_images, read_images
 from air_jax.data.scenes import Scenes, compose_scenes
-from air_jax.files import replacing
+from air_jax.files import replacing, user_cache
 
 _SPLITS = ("train", "validation", "test")
 # Part of the cache's key: to be raised whenever the same options would give other scenes.
@@ -213,16 +213,14 @@ def _read_own(
 
 def _cache_file(cache_dir: str | None, key: dict[str, Any]) -> pathlib.Path | None:
     """Returns the file that caches the scenes made from `key`; None for no cache."""
-    if cache_dir is None:
-        base = os.path.expanduser(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
-        if base.startswith("~"):
-            logging.warning("There is no home folder: composed scenes are not cached.")
-            return None
-        cache_dir = os.path.join(base, "air_jax")
-    if not cache_dir:
+    if cache_dir == "":
+        return None
+    folder = user_cache() if cache_dir is None else pathlib.Path(os.path.expanduser(cache_dir))
+    if folder is None:
+        logging.warning("There is no home folder: composed scenes are not cached.")
         return None
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
-    return pathlib.Path(os.path.expanduser(cache_dir)) / f"scenes-{digest[:32]}.npz"
+    return folder / f"scenes-{digest[:32]}.npz"
 
 
 def _load_cache(path: pathlib.Path) -> dict[str, np.ndarray] | None:

@@ -10,9 +10,10 @@ from typing import Any
 
 from absl import logging
 
-from air_jax import loop, main
+from air_jax import main, parallel
 from air_jax.checkpoint import CheckpointError
 from air_jax.interruption import Interrupted
+from air_jax.monitor import NonFiniteError
 
 Config = dict[str, Any]
 
@@ -56,12 +57,13 @@ def finish(experiment: Callable[[], object]) -> None:
       experiment: what to do.
     """
     main.log_plainly()
+    parallel.keep_compiled()
     try:
         experiment()
     except Interrupted as interrupted:
         logging.warning("%s", interrupted)
         sys.exit(128 + interrupted.signal)
-    except (ValueError, OSError, CheckpointError, loop.NonFiniteError) as error:
+    except (ValueError, OSError, CheckpointError, NonFiniteError) as error:
         logging.error("%s", error)
         sys.exit(1)
     except KeyboardInterrupt:
