@@ -1,6 +1,7 @@
 """Where a run comes from: config, data, code, packages, devices; and whether it may go on."""
 
 import json
+import os
 import pathlib
 import platform
 import subprocess
@@ -97,13 +98,18 @@ def record(
     """
     runs_file = folder / "run.json"
     starts = json.loads(runs_file.read_text()) if resumed and runs_file.exists() else []
-    starts.append({**environment(), "data": dict(description)})
+    starts.append(
+        {
+            **surroundings(),
+            "data": dict(description),
+        }
+    )
     write_json(runs_file, starts)
     write_json(folder / "config.json", config)
 
 
-def environment() -> dict[str, Any]:
-    """When and with what this process runs: arguments, code, packages, devices; JSON-able."""
+def surroundings() -> dict[str, Any]:
+    """When, with which arguments, code, packages and devices this process runs, JSON-able."""
     return {
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "arguments": sys.argv[1:],
@@ -112,6 +118,7 @@ def environment() -> dict[str, Any]:
         "packages": {name: _version(name) for name in _PACKAGES},
         "devices": [device.device_kind for device in jax.local_devices()],
         "backend": jax.default_backend(),
+        "cores": os.cpu_count(),
     }
 
 

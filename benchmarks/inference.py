@@ -97,6 +97,8 @@ def measure_model(
         name: model._replace(params=parallel.replicate(model.params))
         for name, model in models.items()
     }
+    # A network of the same sizes may have been measured before: its programs would be taken.
+    jax.clear_caches()
     rows: list[dict[str, Any]] = []
     for size in batch_sizes:
         for method, call in METHODS.items():

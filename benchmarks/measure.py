@@ -111,9 +111,8 @@ def free_memory() -> int | None:
 def machine() -> dict[str, Any]:
     """Where and with what this process runs; JSON-able."""
     return {
-        **provenance.environment(),
+        **provenance.surroundings(),
         "processor": _processor(),
-        "processor_cores": os.cpu_count(),
         "load_average": os.getloadavg()[0],  # of a machine that is busy, no number is to be kept
     }
 

@@ -64,22 +64,14 @@ def _training_arguments(config: Mapping[str, Any], estimator: str) -> dict[str, 
 
 def _create(arguments: Mapping[str, Any], num_seeds: int, steps_per_call: int):
     """One seed's train step, the compiled steps of all seeds, and their state and keys."""
+    many_seeds = num_seeds > 1
+    training = create_air_training(**arguments, freeze_non_finite=many_seeds)
+    run = parallel.pmap_steps(training.train_step, steps_per_call, many_seeds=many_seeds)
+    if not many_seeds:
+        key = jax.random.key(0)
+        return training.train_step, run, training.init(key), key
     keys = jax.random.split(jax.random.key(0), num_seeds)
-    train_step, state = create_air_training(**arguments, key=keys[0])
-    if num_seeds == 1:
-        return train_step, parallel.pmap_steps(train_step, steps_per_call), state, keys[0]
-    states = jax.vmap(lambda key: create_air_training(**arguments, key=key).state)(keys)
-    run_steps = jax.vmap(
-        parallel.scan_steps(train_step, steps_per_call), in_axes=(0, None, None, 0)
-    )
-    run = jax.pmap(
-        run_steps,
-        axis_name=parallel.AXIS_NAME,
-        in_axes=(None, 0, None, None),
-        out_axes=None,
-        donate_argnums=0,
-    )
-    return train_step, run, states, keys
+    return training.train_step, run, jax.vmap(training.init)(keys), keys
 
 
 def _scenes(num_images: int, image_size: int) -> np.ndarray:

@@ -35,7 +35,7 @@ def check_spread(spread):
 def check_machine(machine):
     assert machine["backend"] == "cpu"
     assert machine["packages"]["jax"] == jax.__version__
-    assert {"commit", "devices", "processor", "processor_cores"} <= set(machine)
+    assert {"commit", "devices", "processor", "cores"} <= set(machine)
 
 
 @pytest.mark.parametrize("num_seeds", [1, pytest.param(2, marks=pytest.mark.slow)])
