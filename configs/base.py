@@ -70,7 +70,7 @@ def get_config() -> ConfigDict:
     )
 
     # air_jax.distributions.create_prior: P(one more object), from dear to cheap
-    config.prior = ConfigDict({"name": "geometric", "start": 1e-9, "end": 1e-4, "steps": 2_000})
+    config.prior = ConfigDict({"name": "geometric", "start": 1e-6, "end": 1e-2, "steps": 2_000})
 
     # air_jax.train.create_optimizer
     config.optimizer = ConfigDict(
@@ -79,7 +79,8 @@ def get_config() -> ConfigDict:
             # 5e-4 in none of three (WORKSPACE.md).
             "learning_rate": 5e-4,
             "baseline_learning_rate": 5e-3,
-            "final_fraction": 0.1,
+            "final_fraction": 0.01,
+            "clip_norm": 1_000.0,
         }
     )
 
@@ -87,7 +88,7 @@ def get_config() -> ConfigDict:
     config.train = ConfigDict(
         {
             "batch_size": 64,
-            "num_steps": 3_000,
+            "num_steps": 2_400,
             "steps_per_call": 50,
             "log_every": 100,
             "evaluate_every": 200,

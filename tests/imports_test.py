@@ -31,6 +31,7 @@ LAYERS = (
     {"loop"},
     {"main"},
     {"experiments.arguments"},
+    {"experiments.reliability"},
     {""},  # the package itself: the library's face
 )
 HEIGHT = {name: height for height, layer in enumerate(LAYERS) for name in layer}
