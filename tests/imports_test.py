@@ -16,7 +16,7 @@ LAYERS = (
     {"charts", "collapse", "models.modules", "reliability", "scan_policy"},
     {"models.scene2d"},
     {"models.air"},
-    {"objectives"},
+    {"models.detection", "objectives"},
     {"estimators"},
     {"data.digits", "data.images"},
     {"data.scenes"},
