@@ -119,7 +119,10 @@ def run(config: Mapping[str, Any], workdir: str) -> list[dict[str, Any]]:
 
     # Restore order: the state is built from the config, then replaced by the newest complete
     # checkpoint. Keys need no saving: those of a step are folded from the seed and the step.
-    names = ("estimator", "scene", "inference", "baseline", "prior", "optimizer")
+    names = (
+        *("estimator", "num_samples", "centring"),
+        *("scene", "inference", "baseline", "prior", "optimizer"),
+    )
     image = {"image_size": dataset.train.images.shape[1], "channels": dataset.train.images.shape[3]}
     seeds = create_seeds({**config, "image": image}, folder)
     training = create_air_training(

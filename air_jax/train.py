@@ -182,6 +182,8 @@ def create_air_training(
     image_size: int,
     channels: int,
     freeze_non_finite: bool = False,
+    num_samples: int = 1,
+    centring: str = "moving_mean",
 ) -> AIRTraining:
     """Builds network, loss, optimizer and what makes initial states from their config sections.
 
@@ -196,10 +198,12 @@ def create_air_training(
       image_size: side of the images in pixels.
       channels: C.
       freeze_non_finite: see `create_train_step`.
+      num_samples: K of the estimator, see `estimators.create_loss`.
+      centring: of the estimator's score function, one of `control_variates.CENTRINGS`.
 
     Raises:
       TypeError: if a section has an unknown key or lacks one.
-      ValueError: if a name is unknown.
+      ValueError: if a name is unknown or the estimator does not take `num_samples`.
     """
     air = create_air(scene=scene, inference=inference, image_size=image_size, channels=channels)
     baseline = dict(baseline)
@@ -207,11 +211,16 @@ def create_air_training(
     baseline_network = Baseline(**baseline)
     presence_prior = distributions.create_prior(**prior, num_steps=air.num_steps)
     loss = estimators.create_loss(
-        estimator, air=air, baseline=baseline_network, prior=presence_prior
+        estimator,
+        air=air,
+        baseline=baseline_network,
+        prior=presence_prior,
+        num_samples=num_samples,
+        centring=centring,
     )
 
     transform = create_optimizer(**optimizer, num_steps=num_train_steps)
-    statistics = estimators.initial_moments(air.num_steps) if estimator == "nvil" else ()
+    statistics = estimators.initial_statistics(estimator, air.num_steps)
 
     def init(key: chex.PRNGKey) -> TrainState:
         key_model, key_baseline = jax.random.split(key)

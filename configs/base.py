@@ -13,9 +13,14 @@ def get_config() -> ConfigDict:
     # Independent runs in one program, with seeds from the first one on: on an accelerator they cost
     # little more than one.
     config.num_seeds = 1
-    # "nvil", the paper's score function with neural baselines, or "enumerate", the exact
-    # expectation over n.
+    # "nvil", the paper's score function with neural baselines; "enumerate", the exact expectation
+    # over n; "reinforce", the score function without a baseline; "vimco", the IWAE bound's.
     config.estimator = "nvil"
+    # Passes over each image: their mean, or for "vimco" the K of its bound.
+    config.num_samples = 1
+    # What a score function's signal is centred by: "none", "moving_mean" over earlier batches or
+    # "leave_one_out" over the other samples.
+    config.centring = "moving_mean"
 
     # air_jax.data.dataset.create_dataset
     config.data = ConfigDict(

@@ -1,4 +1,8 @@
-"""Both estimators against brute force over n, finite differences and sampling."""
+"""Estimators on the network: brute force over n, finite differences and sampling.
+
+The matrix of all estimators and centrings on laws that can be written down is in
+estimators_matrix_test.py.
+"""
 
 import functools
 
@@ -10,7 +14,8 @@ import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
 
-from air_jax import distributions, estimators, objectives
+from air_jax import control_variates, distributions, estimators, objectives
+from air_jax.models.air import sample_noise
 from air_jax.models.modules import LSTMCell
 from tests import tiny
 
@@ -31,7 +36,7 @@ def some_baseline(trace):
 def some_moments(num_steps):
     """Mean -20 and deviation 5 at every step, as if from earlier batches."""
     ones = jnp.ones((num_steps,))
-    return estimators.Moments(weight=0.5 * ones, first=-10.0 * ones, second=212.5 * ones)
+    return control_variates.Moments(weight=0.5 * ones, first=-10.0 * ones, second=212.5 * ones)
 
 
 @functools.partial(jax.jit, static_argnames=("air", "every_count"))
@@ -198,7 +203,7 @@ def test_a_step_without_earlier_statistics_has_neither_score_nor_baseline_loss()
         trace,
         prior(air),
         baseline=jnp.ones_like(trace.z_pres),
-        moments=estimators.initial_moments(air.num_steps),
+        moments=control_variates.initial_moments(air.num_steps),
     )
     terms = objectives.elbo_terms(trace, prior(air))
     np.testing.assert_allclose(-loss, terms["elbo"] + terms["log_q_pres"], rtol=1e-5)
@@ -206,18 +211,9 @@ def test_a_step_without_earlier_statistics_has_neither_score_nor_baseline_loss()
     np.testing.assert_array_equal(observed.weight, distributions.reached(trace.z_pres))
 
 
-def test_moments_standardise():
-    signal = np.array([[-20.0, 3.0], [-10.0, 7.0], [-30.0, 0.0]])
-    mask = np.array([[1.0, 1.0], [1.0, 1.0], [1.0, 0.0]])
-    moments = estimators.Moments(*(x.mean(0) for x in (mask, mask * signal, mask * signal**2)))
-    mean, deviation = moments.standardisation()
-    np.testing.assert_allclose(mean, [-20.0, 5.0], rtol=1e-6)
-    np.testing.assert_allclose(deviation, [np.sqrt(200 / 3), 2.0], rtol=1e-5)
-
-
-def create_loss(estimator, air):
+def create_loss(estimator, air, **options):
     return estimators.create_loss(
-        estimator, air=air, baseline=tiny.BASELINE, prior=lambda step: prior(air)
+        estimator, air=air, baseline=tiny.BASELINE, prior=lambda step: prior(air), **options
     )
 
 
@@ -248,12 +244,25 @@ def test_the_baseline_learns_from_its_own_loss_alone_and_the_model_from_none_of_
     chex.assert_trees_all_equal(gradient, jax.tree.map(jnp.zeros_like, gradient))
 
 
-@pytest.mark.parametrize("estimator", estimators.NAMES)
-def test_losses_keep_the_batch_axis_and_use_every_key(estimator):
+# Each estimator with the samples that it needs, and nvil with several.
+LOSSES = pytest.mark.parametrize(
+    ("estimator", "options"),
+    [
+        ("nvil", {}),
+        ("enumerate", {}),
+        ("reinforce", {}),
+        ("vimco", {"num_samples": 2}),
+        ("nvil", {"num_samples": 3, "centring": "leave_one_out"}),
+    ],
+)
+
+
+@LOSSES
+def test_losses_keep_the_batch_axis_and_use_every_key(estimator, options):
     air, images = tiny.create(), tiny.images(4)
     params = {"model": tiny.init(air), "baseline": tiny.init_baseline(air)}
-    statistics = some_moments(air.num_steps) if estimator == "nvil" else ()
-    loss = jax.jit(create_loss(estimator, air))
+    statistics = () if estimator == "enumerate" else some_moments(air.num_steps)
+    loss = jax.jit(create_loss(estimator, air, **options))
     step = jnp.zeros((), jnp.int32)
 
     def keys():
@@ -263,10 +272,77 @@ def test_losses_keep_the_batch_axis_and_use_every_key(estimator):
     chex.assert_shape(output.loss, (4,))
     for values in output.metrics.values():
         chex.assert_shape(values, (4,))
+    chex.assert_trees_all_equal_structs(
+        output.statistics, estimators.initial_statistics(estimator, air.num_steps)
+    )
+    chex.assert_tree_shape_prefix(output.statistics, (4,))
     other = loss(params, statistics, step, images, keys().at[2].set(jax.random.key(9)))
     np.testing.assert_array_equal(output.loss != other.loss, [False, False, True, False])
 
 
-def test_unknown_estimators_are_refused_with_the_valid_names():
-    with pytest.raises(ValueError, match=r"'relax'.*nvil, enumerate"):
-        create_loss("relax", tiny.create())
+def test_metrics_are_means_over_the_samples_and_vimco_has_its_bound():
+    air, images, num_samples = tiny.create(), tiny.images(4), 3
+    params = {"model": tiny.init(air)}
+    keys = jax.random.split(jax.random.key(1), 4)
+    loss = jax.jit(create_loss("vimco", air, num_samples=num_samples, centring="none"))
+    metrics = loss(params, some_moments(air.num_steps), jnp.zeros((), jnp.int32), images, keys)[1]
+
+    noise = estimators.draw_noise(jax.random.split(jax.random.key(1), 4), air, num_samples)
+    traces = [
+        tiny.run(air, params["model"], images, jax.tree.map(lambda leaf, k=k: leaf[k], noise))
+        for k in range(num_samples)
+    ]
+    elbos = [objectives.elbo_terms(trace, prior(air))["elbo"] for trace in traces]
+    np.testing.assert_allclose(metrics["elbo"], np.mean(elbos, axis=0), rtol=1e-5)
+    counts = [trace.z_pres.sum(-1) for trace in traces]
+    np.testing.assert_allclose(metrics["num_objects"], np.mean(counts, axis=0), rtol=1e-6)
+    weights = jnp.stack([objectives.log_weight(trace, prior(air)) for trace in traces])
+    np.testing.assert_allclose(metrics["iwae"], objectives.iwae(weights), rtol=1e-5)
+
+
+def test_noise_of_one_sample_is_that_of_the_key_and_more_samples_have_their_own():
+    air = tiny.create()
+
+    def draw(num_samples, part=slice(None)):
+        keys = jax.random.split(jax.random.key(3), 5)[part]
+        return estimators.draw_noise(keys, air, num_samples)
+
+    keys = jax.random.split(jax.random.key(3), 5)
+    chex.assert_trees_all_equal(draw(1), sample_noise(keys, air))
+    three = draw(3)
+    # A batch that is cut over devices draws the same, and further samples leave the first alone.
+    chex.assert_trees_all_equal(
+        draw(3, slice(1, 3)), jax.tree.map(lambda leaf: leaf[:, 1:3], three)
+    )
+    chex.assert_trees_all_equal(draw(2), jax.tree.map(lambda leaf: leaf[:2], three))
+    assert len(np.unique(np.concatenate([three.pres.ravel(), draw(1).pres.ravel()]))) == 40
+
+
+def test_enumerate_is_the_same_with_every_centring():
+    air = tiny.create()
+    arguments = ({"model": tiny.init(air)}, (), jnp.zeros((), jnp.int32), tiny.images(2))
+    programs = {
+        str(
+            jax.make_jaxpr(create_loss("enumerate", air, centring=centring))(
+                *arguments, jax.random.split(jax.random.key(1), 2)
+            )
+        )
+        for centring in control_variates.CENTRINGS
+    }
+    assert len(programs) == 1
+
+
+@pytest.mark.parametrize(
+    ("estimator", "options", "message"),
+    [
+        ("relax", {}, "'relax'; valid names are nvil, enumerate, reinforce, vimco"),
+        ("nvil", {"centring": "mean"}, "'mean'; valid names are none, moving_mean, leave_one_out"),
+        ("nvil", {"num_samples": 0}, "num_samples is 0; it must be at least 1"),
+        ("enumerate", {"num_samples": 4}, r"is 4; .*takes 1: .*\(N \+ 1\)\^K terms"),
+        ("vimco", {}, "'vimco' needs at least 2: .*with the others"),
+        ("reinforce", {"centring": "leave_one_out"}, "needs at least 2: .*mean over the others"),
+    ],
+)
+def test_what_does_not_go_together_is_refused_with_the_reason(estimator, options, message):
+    with pytest.raises(ValueError, match=message):
+        create_loss(estimator, tiny.create(), **options)

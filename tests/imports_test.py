@@ -13,6 +13,7 @@ PACKAGE = pathlib.Path(__file__).resolve().parent.parent / "air_jax"
 # its place here.
 LAYERS = (
     {"distributions", "files", "interruption", "metrics", "models.spatial_transformer"},
+    {"control_variates"},
     {"charts", "collapse", "models.modules", "reliability", "scan_policy"},
     {"models.scene2d"},
     {"models.air"},

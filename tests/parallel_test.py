@@ -29,6 +29,7 @@ def training(estimator, variant="air", axis_name=parallel.AXIS_NAME):
         air=air,
         baseline=tiny.BASELINE,
         prior=lambda step: distributions.geometric(0.01 * step - 1.0, air.num_steps),
+        num_samples=2 if estimator == "vimco" else 1,
     )
     optimizer = train.create_optimizer(
         learning_rate=1e-2,
@@ -37,7 +38,7 @@ def training(estimator, variant="air", axis_name=parallel.AXIS_NAME):
         clip_norm=1e3,
         num_steps=10,
     )
-    statistics = estimators.initial_moments(air.num_steps) if estimator == "nvil" else ()
+    statistics = estimators.initial_statistics(estimator, air.num_steps)
     step = train.create_train_step(loss, optimizer, axis_name=axis_name, statistics_decay=0.9)
     return step, train.create_state(params, optimizer, statistics)
 
@@ -75,8 +76,10 @@ def run_one_device(step, state, dataset):
     return run(state, jnp.arange(BATCH), jnp.asarray(dataset), jax.random.key(1))
 
 
-@pytest.mark.parametrize("variant", ["air", "dair"])
-@pytest.mark.parametrize("estimator", estimators.NAMES)
+@pytest.mark.parametrize(
+    ("estimator", "variant"),
+    [*((name, "air") for name in estimators.NAMES), ("nvil", "dair"), ("enumerate", "dair")],
+)
 def test_four_devices_equal_one_and_shard_map(estimator, variant, dataset):
     assert jax.local_device_count() == 4
     step, state = training(estimator, variant)
