@@ -14,7 +14,8 @@ def get_config():
     config = base.get_config()
     config.inference.variant = "dair"
     config.inference.glimpse_source = "error"
-    # A third object can mend what two have missed, so it stays dear.
+    # A third object can mend what two have missed, so it stays dear; more objects at first keep
+    # the dear prior from ending all of them (WORKSPACE.md).
     config.prior.start = 1e-9
     config.prior.end = 1e-9
     config.prior.steps = 0

@@ -99,7 +99,8 @@ def test_the_command_reads_config_and_overrides(tmp_path, monkeypatch):
     monkeypatch.setattr(reliability, "run", lambda *given, **options: called.update(options))
     reliability.main(
         [
-            *("--config=configs/smoke.py", "--config.seed=9", f"--workdir={tmp_path}"),
+            # Overrides may come before the file.
+            *("--config.seed=9", "--config=configs/smoke.py", f"--workdir={tmp_path}"),
             *("--seeds=3:9", "--seeds-per-program=2"),
         ]
     )
