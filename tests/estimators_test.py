@@ -300,6 +300,27 @@ def test_metrics_are_means_over_the_samples_and_vimco_has_its_bound():
     np.testing.assert_allclose(metrics["iwae"], objectives.iwae(weights), rtol=1e-5)
 
 
+def test_the_loss_of_several_samples_is_their_mean():
+    air, images = tiny.create(), tiny.images(4)
+    params = {"model": tiny.init(air), "baseline": tiny.init_baseline(air)}
+    noise = estimators.draw_noise(jax.random.split(jax.random.key(1), 4), air, 2)
+    arguments = (params, some_moments(air.num_steps), jnp.zeros((), jnp.int32), images)
+
+    def output(num_samples, noise):
+        surrogate = estimators.create_surrogate(
+            "nvil",
+            air=air,
+            baseline=tiny.BASELINE,
+            prior=lambda step: prior(air),
+            num_samples=num_samples,
+        )
+        return jax.jit(surrogate)(*arguments, noise)
+
+    single = [output(1, jax.tree.map(lambda leaf, k=k: leaf[k], noise)) for k in range(2)]
+    mean = jax.tree.map(lambda *leaves: sum(leaves) / 2, *single)
+    chex.assert_trees_all_close(output(2, noise), mean, rtol=1e-5)
+
+
 def test_noise_of_one_sample_is_that_of_the_key_and_more_samples_have_their_own():
     air = tiny.create()
 
