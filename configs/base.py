@@ -75,8 +75,8 @@ def get_config() -> ConfigDict:
         {"hidden_size": 256, "embedding_size": 256, "image_init_scale": 1 / 16, "decay": 0.99}
     )
 
-    # air_jax.distributions.create_prior: P(one more object), from dear to cheap. From 1e-9, AIR with
-    # enumerate kept to one object in most runs; from 1e-6 in none (WORKSPACE.md).
+    # air_jax.distributions.create_prior: P(one more object), from dear to cheap. From 1e-9, AIR
+    # with enumerate kept to one object in most runs; from 1e-6 in none (WORKSPACE.md).
     config.prior = ConfigDict({"name": "geometric", "start": 1e-6, "end": 1e-2, "steps": 2_000})
 
     # air_jax.train.create_optimizer

@@ -1,9 +1,9 @@
-"""DAIR on multi-MNIST (paper, Sec. 3.1): about four minutes on two CPU cores.
+"""DAIR on multi-MNIST (paper, Sec. 3.1): about two minutes on two CPU cores.
 
     python -m air_jax.main --config=configs/dair.py --workdir=runs/dair
 
-Expected count accuracy on the test scenes: 98.3 to 99.0 %
-(one seed, each estimator and each source of digits; results/).
+Expected count accuracy on the test scenes: 98.3 to 99.3 % (10 seeds, each with nvil and with
+enumerate; results/reliability/).
 """
 
 from configs import base
