@@ -21,7 +21,7 @@ import numpy as np
 from air_jax import distributions, export, metrics, objectives, parallel
 from air_jax.checkpoint import CheckpointError
 from air_jax.distributions import UnaryCode
-from air_jax.models import spatial_transformer
+from air_jax.models import detection, spatial_transformer
 from air_jax.models.air import AIR, Trace, create_air, posterior_mean_noise, sample_noise
 
 
@@ -56,6 +56,29 @@ class Objects(NamedTuple):
     elbo_terms: dict[str, np.ndarray]
 
 
+class Detections(NamedTuple):
+    """The objects of n images at the posterior means, and no more. NumPy arrays.
+
+    The same as in `Objects` up to each image's count, and zero beyond it.
+
+    Attributes:
+      counts: number of steps before the first with q(z_pres = 1) < 0.5, int32 `[n]`.
+      presence: probability that step i is present, `[n, N]`; zero after the first step that found
+        no object, for which it is still given.
+      windows: the attention windows, `(x_min, y_min, x_max, y_max)` in pixels, `[n, N, 4]`.
+      z_where: `(s, t_x, t_y)`, `[n, N, 3]`.
+      z_what: appearance codes, `[n, N, D]`.
+      num_steps: steps that the image's batch took, int32 `[n]`.
+    """
+
+    counts: np.ndarray
+    presence: np.ndarray
+    windows: np.ndarray
+    z_where: np.ndarray
+    z_what: np.ndarray
+    num_steps: np.ndarray
+
+
 def _apply(air: AIR, params: Any, images: jax.Array, noise: Any, every_count: bool) -> Trace:
     trace = air.apply({"params": params}, images, noise, every_count=every_count)
     assert isinstance(trace, Trace)  # flax's apply is untyped
@@ -82,6 +105,24 @@ def _infer_batch(air, params, prior_logits, images, keys):
     return objects, mean.objects
 
 
+@functools.partial(jax.jit, static_argnames=("air", "stop_early"))
+def _detect_batch(air, params, images, wanted, *, stop_early):
+    found = detection.detect(air, params, images, wanted, stop_early=stop_early)
+    counts = UnaryCode(found.presence_logit).mode_count()
+    is_object = (jnp.arange(air.num_steps) < counts[:, None])[..., None]
+    # Where there is none, s is 0, and a window would be infinite.
+    z_where = jnp.where(is_object, found.z_where, 1.0)
+    windows = spatial_transformer.window_box(z_where, air.scene.image_size)
+    return {
+        "counts": counts,
+        "presence": jnp.cumprod(jax.nn.sigmoid(found.presence_logit), axis=-1),
+        "windows": jnp.where(is_object, windows, 0.0),
+        "z_where": found.z_where,
+        "z_what": found.z_what,
+        "num_steps": jnp.full_like(counts, found.num_steps),
+    }
+
+
 @functools.partial(jax.jit, static_argnames=("air", "num_samples"))
 def _iwae_batch(air, params, prior_logits, images, keys, num_samples):
     def one_sample(index):
@@ -96,7 +137,8 @@ def _iwae_batch(air, params, prior_logits, images, keys, num_samples):
 
 def _example_keys(key: chex.PRNGKey, start: int, size: int) -> jax.Array:
     """Keys of the examples start..start + size: those of a batch do not depend on its size."""
-    return jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(start, start + size))
+    places = jnp.arange(start, start + size)
+    return parallel.shard(jax.vmap(lambda i: jax.random.fold_in(key, i))(places))
 
 
 class Model(NamedTuple):
@@ -136,7 +178,8 @@ class Model(NamedTuple):
         key = jax.random.key(0) if key is None else key
         params = parallel.replicate(self.params)
         batches = []
-        for start, stop, batch, keys in _batches(images, key, batch_size):
+        for start, stop, batch in _batches(images, batch_size):
+            keys = _example_keys(key, start, len(batch))
             objects, placed = jax.device_get(
                 _infer_batch(self.air, params, self.prior.logits, batch, keys)
             )
@@ -144,6 +187,30 @@ class Model(NamedTuple):
             objects["boxes"] = metrics.ink_boxes(placed.max(-1))
             batches.append(jax.tree.map(lambda leaf: leaf[: stop - start], objects))  # noqa: B023
         return Objects(**jax.tree.map(lambda *leaves: np.concatenate(leaves), *batches))
+
+    def detect(
+        self, images: np.ndarray, *, stop_early: bool = True, batch_size: int = 256
+    ) -> Detections:
+        """Finds the objects of a set of images, and nothing else: no ELBO, no boxes of the ink.
+
+        Args:
+          images: as in `infer`.
+          stop_early: whether a batch takes only as many steps as its images have use for. The
+            result is the same; small batches gain most, since the image with the most objects
+            decides.
+          batch_size: images at a time.
+
+        Raises:
+          ValueError: if the shape or the range of the images is another, or `batch_size` < 1.
+        """
+        images = self._check(images)
+        params = parallel.replicate(self.params)
+        batches = []
+        for start, stop, batch in _batches(images, batch_size):
+            wanted = parallel.shard(np.arange(len(batch)) < stop - start)
+            found = _detect_batch(self.air, params, batch, wanted, stop_early=stop_early)
+            batches.append(jax.tree.map(lambda leaf: leaf[: stop - start], jax.device_get(found)))  # noqa: B023
+        return Detections(**jax.tree.map(lambda *leaves: np.concatenate(leaves), *batches))
 
     def iwae(
         self,
@@ -167,7 +234,8 @@ class Model(NamedTuple):
         images = self._check(images)
         params = parallel.replicate(self.params)
         bounds = []
-        for start, stop, batch, keys in _batches(images, key, batch_size):
+        for start, stop, batch in _batches(images, batch_size):
+            keys = _example_keys(key, start, len(batch))
             bound = _iwae_batch(self.air, params, self.prior.logits, batch, keys, num_samples)
             bounds.append(np.asarray(bound)[: stop - start])
         return np.concatenate(bounds)
@@ -196,8 +264,8 @@ class Model(NamedTuple):
         return images
 
 
-def _batches(images: np.ndarray, key: chex.PRNGKey, batch_size: int):
-    """Batches of one shape, padded with zeros, sharded over the devices: start, stop, images, keys.
+def _batches(images: np.ndarray, batch_size: int):
+    """Batches of one shape, padded with zeros, sharded over the devices: start, stop, images.
 
     A set smaller than a batch takes the next power of two, so that few shapes are ever compiled.
     """
@@ -210,8 +278,7 @@ def _batches(images: np.ndarray, key: chex.PRNGKey, batch_size: int):
         stop = min(start + size, len(images))
         batch = np.zeros((size, *images.shape[1:]), np.float32)
         batch[: stop - start] = images[start:stop]
-        keys = _example_keys(key, start, size)
-        yield start, stop, parallel.shard(batch), parallel.shard(keys)
+        yield start, stop, parallel.shard(batch)
 
 
 def create_model(config: Mapping[str, Any], params: Any) -> Model:

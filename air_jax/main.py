@@ -74,6 +74,7 @@ def main(argv: list[str]) -> None:
 def log_plainly() -> None:
     """Shows this package's messages and everybody's warnings; orbax says a page a checkpoint."""
     package = str(pathlib.Path(__file__).parent)
+    logging.use_absl_handler()
     handler = logging.get_absl_handler()
     handler.setFormatter(python_logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
     handler.addFilter(

@@ -1,4 +1,4 @@
-"""What is seen of a run while it goes on: scalars, progress, divergence."""
+"""What is seen of a run while it goes on: scalars, progress, divergence, collapse."""
 
 import contextlib
 import pathlib
@@ -10,6 +10,7 @@ import numpy as np
 from absl import logging
 
 from air_jax import checkpoint, writer
+from air_jax.collapse import Watch
 from air_jax.data.scenes import Scenes
 from air_jax.evaluate import counting
 from air_jax.seeds import Seed
@@ -52,6 +53,9 @@ class Monitor(contextlib.AbstractContextManager["Monitor"]):
                 progress=None if seed is seeds[0] else "none",
             )
             for seed in seeds
+        ]
+        self._watches = [
+            Watch(seed.exported["inference"]["num_steps"], total_steps) for seed in seeds
         ]
         self._diverged: set[int] = set()
         self._shown: dict[str, float] = {}
@@ -106,12 +110,19 @@ class Monitor(contextlib.AbstractContextManager["Monitor"]):
             )
 
     def validate(self, step: int, state: TrainState) -> None:
-        """Logs ELBO and, where counts are known, accuracy on the validation scenes."""
+        """Logs ELBO and, where counts are known, accuracy on the validation scenes.
+
+        A known collapse is named in a warning that says what to change.
+        """
         state, scenes, accuracies = jax.device_get(state), self._validation, []
-        for seed, log in zip(self._seeds, self._logs, strict=True):
+        for i, (seed, log) in enumerate(zip(self._seeds, self._logs, strict=True)):
             if seed.number in self._diverged:
                 continue
             objects = seed.model(state).infer(scenes.images)
+            self._watches[i], told = self._watches[i].update(step, objects.counts, scenes.counts)
+            if told:
+                say = logging.warning if self._watches[i].collapse else logging.info
+                say("%s%s", f"seed {seed.number}: " if len(self._seeds) > 1 else "", told)
             scalars = {name: float(values.mean()) for name, values in objects.elbo_terms.items()}
             scalars["seconds"] = time.monotonic() - self._began
             if (scenes.counts >= 0).any():

@@ -1,6 +1,7 @@
 """Where a run comes from: config, data, code, packages, devices; and whether it may go on."""
 
 import json
+import os
 import pathlib
 import platform
 import subprocess
@@ -99,18 +100,26 @@ def record(
     starts = json.loads(runs_file.read_text()) if resumed and runs_file.exists() else []
     starts.append(
         {
-            "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            "arguments": sys.argv[1:],
-            "commit": commit(),
-            "python": platform.python_version(),
-            "packages": {name: _version(name) for name in _PACKAGES},
-            "devices": [device.device_kind for device in jax.local_devices()],
-            "backend": jax.default_backend(),
+            **surroundings(),
             "data": dict(description),
         }
     )
     write_json(runs_file, starts)
     write_json(folder / "config.json", config)
+
+
+def surroundings() -> dict[str, Any]:
+    """When, with which arguments, code, packages and devices this process runs, JSON-able."""
+    return {
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "arguments": sys.argv[1:],
+        "commit": commit(),
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in _PACKAGES},
+        "devices": [device.device_kind for device in jax.local_devices()],
+        "backend": jax.default_backend(),
+        "cores": os.cpu_count(),
+    }
 
 
 def _version(package: str) -> str | None:

@@ -46,6 +46,7 @@ def create_optimizer(
     learning_rate: float,
     baseline_learning_rate: float,
     final_fraction: float,
+    clip_norm: float,
     num_steps: int,
 ) -> optax.GradientTransformation:
     """Adam for the model and Adam for the baseline, each with its own rate.
@@ -55,6 +56,8 @@ def create_optimizer(
       baseline_learning_rate: of `params["baseline"]`; a baseline has to be ahead of the model.
       final_fraction: both rates fall linearly to this fraction of themselves in the second half
         of the run.
+      clip_norm: of the model's gradient, its largest global norm. Score functions and windows that
+        leave the image make rare gradients of many times the usual size.
       num_steps: length of the run.
     """
 
@@ -65,7 +68,9 @@ def create_optimizer(
 
     return optax.partition(
         {
-            "model": optax.adam(schedule(learning_rate)),
+            "model": optax.chain(
+                optax.clip_by_global_norm(clip_norm), optax.adam(schedule(learning_rate))
+            ),
             "baseline": optax.adam(schedule(baseline_learning_rate)),
         },
         lambda params: {name: name for name in params},

@@ -26,6 +26,7 @@ def _create(**options):
         "image_size": 50,
         "counts": (0, 1, 2),
         "digit_scale": (1.0, 1.0),
+        "noise": 0.0,
         "num_train": 60,
         "num_validation": 30,
         "num_test": 45,
@@ -87,6 +88,7 @@ def test_splits_have_their_sizes_and_are_described():
         "image_size": 50,
         "counts": [0, 1, 2],
         "digit_scale": [1.0, 1.0],
+        "noise": 0.0,
         "seed": 0,
     }
 
@@ -130,6 +132,7 @@ def test_second_creation_comes_from_the_cache_and_is_equal(tmp_path, composed):
         {"image_size": 52},
         {"counts": (0, 1)},
         {"digit_scale": (0.8, 1.0)},
+        {"noise": 0.1},
         {"num_train": 61},
         {"num_validation": 31},
         {"num_test": 46},

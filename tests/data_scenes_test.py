@@ -181,6 +181,24 @@ def test_digit_larger_than_the_image_is_refused():
         _compose(_rectangles([(20, 20)]), image_size=19, counts=(1,))
 
 
+def test_noise_is_gaussian_of_the_given_size_cut_off_at_black_and_white():
+    digits = _rectangles(MIXED)
+    clean, noisy = _compose(digits, num_scenes=2_500), _compose(digits, num_scenes=2_500, noise=0.1)
+    np.testing.assert_array_equal(noisy.counts, clean.counts)
+    np.testing.assert_array_equal(noisy.boxes, clean.boxes)
+    # Where nothing is cut off (ink of medium grey) mean and deviation are those asked for.
+    medium = (clean.images > 100) & (clean.images < 155)
+    added = noisy.images[medium] / 255 - clean.images[medium] / 255
+    assert abs(added.mean()) < 5 * 0.1 / np.sqrt(added.size)
+    np.testing.assert_allclose(added.std(), 0.1, rtol=0.01)
+    # On black, half of it is.
+    black = noisy.images[clean.images == 0]
+    np.testing.assert_allclose((black > 0).mean(), 0.5, atol=0.01)
+    # Different in every image, the ones after the first thousand too.
+    empty = noisy.images[clean.counts == 0]
+    assert len(np.unique(empty.reshape(len(empty), -1)[:, :100], axis=0)) == len(empty)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -192,6 +210,8 @@ def test_digit_larger_than_the_image_is_refused():
         ({"image_size": 0}, "image_size"),
         ({"image_size": 50.0}, "image_size"),
         ({"digit_scale": (0.0, 1.0)}, "digit_scale"),
+        ({"noise": -0.1}, "noise"),
+        ({"noise": np.nan}, "noise"),
         ({"digit_scale": (1.2, 1.0)}, "digit_scale"),
         ({"digit_scale": (1.0, np.inf)}, "digit_scale"),
         ({"digit_scale": (0.01, 0.02)}, "digit_scale"),

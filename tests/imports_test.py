@@ -17,7 +17,7 @@ LAYERS = (
     {"charts", "collapse", "models.modules", "reliability", "scan_policy"},
     {"models.scene2d"},
     {"models.air"},
-    {"objectives"},
+    {"models.detection", "objectives"},
     {"estimators", "gradient_noise"},
     {"data.digits", "data.images"},
     {"data.scenes"},
@@ -31,9 +31,9 @@ LAYERS = (
     {"monitor"},
     {"loop"},
     {"main"},
-    {"experiments.arguments"},
-    {"experiments.estimators_report"},
-    {"experiments.estimators"},
+    {"experiments.arguments", "experiments.compare", "experiments.estimators_report"},
+    {"experiments.estimators", "experiments.reliability"},
+    {"experiments.ablation"},
     {""},  # the package itself: the library's face
 )
 HEIGHT = {name: height for height, layer in enumerate(LAYERS) for name in layer}

@@ -1,5 +1,6 @@
 """What `load` and `Model` promise to people who write Python."""
 
+import functools
 import json
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 import air_jax
 from air_jax import export, inference, metrics, parallel
 from air_jax.checkpoint import CheckpointError
+from air_jax.distributions import UnaryCode
 from tests import tiny
 
 CONFIG = tiny.MODEL_CONFIG
@@ -109,7 +111,8 @@ def test_uint8_and_float_images_with_and_without_channel_are_the_same(model, ima
 
 @pytest.mark.parametrize("shape", [(0, 16, 16), (2, 16, 15), (2, 16, 16, 3), (16, 16), (2, 50, 50)])
 def test_images_of_another_shape_are_refused_with_both_shapes(model, shape):
-    for method in (model.infer, lambda images: model.iwae(images, key=jax.random.key(0))):
+    iwae = functools.partial(model.iwae, key=jax.random.key(0))
+    for method in (model.infer, model.detect, iwae):
         with pytest.raises(ValueError, match=r"takes \[n, 16, 16, 1\]") as error:
             method(np.zeros(shape, np.float32))
         assert f"have shape {shape};" in str(error.value)
@@ -127,6 +130,8 @@ def test_values_that_are_not_in_0_to_1_are_refused(model, value):
 def test_a_batch_size_below_one_is_refused(model, images, batch_size):
     with pytest.raises(ValueError, match=f"batch_size is {batch_size}"):
         model.infer(images, batch_size=batch_size)
+    with pytest.raises(ValueError, match=f"batch_size is {batch_size}"):
+        model.detect(images, batch_size=batch_size)
     with pytest.raises(ValueError, match=f"batch_size is {batch_size}"):
         model.iwae(images, key=jax.random.key(0), batch_size=batch_size)
 
@@ -181,6 +186,46 @@ def test_the_elbo_is_of_one_sample_which_the_key_decides(model, images):
 def test_two_equal_images_have_samples_of_their_own(model, images):
     terms = model.infer(np.repeat(images[:1], 4, axis=0)).elbo_terms
     assert len(set(terms["log_p_x"].tolist())) > 1
+
+
+def of_every_count(variant):
+    air, params, images, counts = tiny.of_every_count(variant)
+    return inference.Model(air, params, UnaryCode(jnp.zeros(air.num_steps)), {}), images, counts
+
+
+@pytest.mark.parametrize("variant", ["air", "dair"])
+def test_detect_finds_what_infer_finds_up_to_each_count_and_zeros_beyond(variant):
+    model, images, counts = of_every_count(variant)
+    objects = model.infer(images)
+    np.testing.assert_array_equal(objects.counts, counts)
+    step = np.arange(model.air.num_steps)
+    present, reached = step < counts[:, None], step <= counts[:, None]
+    for options in ({"stop_early": False}, {}, {"batch_size": 4}):
+        found = model.detect(images, **options)
+        np.testing.assert_array_equal(found.counts, counts)
+        assert found.counts.dtype == np.int32
+        np.testing.assert_allclose(found.presence, objects.presence * reached, atol=1e-4)
+        for name in ("windows", "z_where", "z_what"):
+            expected = np.where(present[..., None], getattr(objects, name), 0.0)
+            np.testing.assert_allclose(getattr(found, name), expected, rtol=1e-3, atol=1e-3)
+
+
+def test_every_batch_stops_after_its_own_last_object():
+    model, images, counts = of_every_count("air")
+    order = np.argsort(counts, kind="stable")
+    most = counts[order].reshape(-1, 4).max(1)
+    assert set(most.tolist()) >= {0, 1, 3}
+    found = model.detect(images[order], batch_size=4)
+    np.testing.assert_array_equal(found.num_steps, np.repeat(np.minimum(most + 1, 3), 4))
+    whole = model.detect(images[order], batch_size=4, stop_early=False)
+    np.testing.assert_array_equal(whole.num_steps, 3)
+
+
+def test_padding_does_not_keep_the_loop_going():
+    model, images, counts = of_every_count("air")
+    assert model.detect(np.zeros_like(images[:4])).counts.all()  # of what a batch is padded with
+    found = model.detect(images[counts == 0][:1])
+    np.testing.assert_array_equal(found.num_steps, [1])
 
 
 def test_iwae_is_tighter_than_the_elbo(model, images):

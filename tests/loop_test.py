@@ -239,7 +239,7 @@ def test_divergence_names_the_step_and_leaves_the_last_good_checkpoint(
 
         def update(gradients, state, params):
             updates, state = optimizer.update(gradients, state, params)
-            count = state.inner_states["model"].inner_state[0].count
+            count = state.inner_states["model"].inner_state[1][0].count
             # The 25th update is infinite, so that the loss of step 25 is not a number.
             bad = jnp.where(count == 25, jnp.inf, 1.0)
             return jax.tree.map(lambda leaf: leaf * bad, updates), state

@@ -9,6 +9,7 @@ from absl.testing import flagsaver
 from air_jax import loop, main
 from air_jax.checkpoint import CheckpointError
 from air_jax.interruption import Interrupted
+from air_jax.monitor import NonFiniteError
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -23,7 +24,7 @@ def parsed():
         (Interrupted(signal.SIGINT, 20), 130),
         (KeyboardInterrupt(), 130),
         (ValueError("no"), 1),
-        (loop.NonFiniteError("no"), 1),
+        (NonFiniteError("no"), 1),
         (CheckpointError("no"), 1),
         (PermissionError("no"), 1),
     ],

@@ -32,7 +32,11 @@ def training(estimator, variant="air", axis_name=parallel.AXIS_NAME):
         num_samples=2 if estimator == "vimco" else 1,
     )
     optimizer = train.create_optimizer(
-        learning_rate=1e-2, baseline_learning_rate=1e-2, final_fraction=1.0, num_steps=10
+        learning_rate=1e-2,
+        baseline_learning_rate=1e-2,
+        final_fraction=1.0,
+        clip_norm=1e3,
+        num_steps=10,
     )
     statistics = estimators.initial_statistics(estimator, air.num_steps)
     step = train.create_train_step(loss, optimizer, axis_name=axis_name, statistics_decay=0.9)

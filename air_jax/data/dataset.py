@@ -49,6 +49,7 @@ def create_dataset(
     image_size: int,
     counts: Sequence[int],
     digit_scale: tuple[float, float],
+    noise: float,
     num_train: int,
     num_validation: int,
     num_test: int,
@@ -68,6 +69,8 @@ def create_dataset(
         image_size: side of the images, pixels; the user's are resized to it.
         counts: the possible numbers of digits in an image, in equal shares.
         digit_scale: least and greatest scale of a digit's side.
+        noise: standard deviation of Gaussian noise upon the scenes, 1 for full ink; the user's own
+            images are left as they are.
         num_train: number of training images; for source "path" the most to use.
         num_validation: the same of validation images.
         num_test: the same of test images.
@@ -106,6 +109,7 @@ def create_dataset(
         "image_size": image_size,
         "counts": list(counts),
         "digit_scale": [float(scale) for scale in digit_scale],
+        "noise": float(noise),
         "num_images": sizes,
         "seed": seed,
     }
@@ -120,6 +124,7 @@ def create_dataset(
             counts=counts,
             image_size=image_size,
             digit_scale=digit_scale,
+            noise=noise,
             seed=seed,
         )
         if cache is not None:

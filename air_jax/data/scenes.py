@@ -48,6 +48,7 @@ def compose_scenes(
     counts: Sequence[int],
     image_size: int,
     digit_scale: tuple[float, float],
+    noise: float = 0.0,
     seed: int | np.random.SeedSequence,
 ) -> Scenes:
     """Composes images of non-overlapping digits; AIR, Sec. 3.1 with counts 0, 1, 2 at 50 pixels.
@@ -66,6 +67,8 @@ def compose_scenes(
         digit_scale: least and greatest scale of a digit's side relative to the original,
             uniform per digit; the side is rounded to whole pixels. (1, 1) leaves digits as they
             are; others are resampled (bilinear, anti-aliased when shrinking).
+        noise: standard deviation of Gaussian noise upon every pixel, in units of full ink; what
+            falls below black or above white is cut off.
         seed: the same seed and arguments give the same scenes.
     Returns:
         The scenes, with K = max(counts); objects are in no particular order.
@@ -74,6 +77,8 @@ def compose_scenes(
             could not be arranged in a bounded number of tries.
     """
     _check_arguments(digits, num_scenes, counts, image_size, digit_scale)
+    if not 0 <= noise < np.inf:
+        raise ValueError(f"noise is {noise}; it must be a finite number >= 0")
     rng = np.random.Generator(np.random.PCG64(seed))
     max_count = max(counts)
     scene_counts = rng.permutation(np.resize(np.asarray(counts, np.int32), num_scenes))
@@ -108,7 +113,18 @@ def compose_scenes(
     boxes[present] = glyphs.core[glyph_index] + np.tile(offsets, 2)
     labels = np.full((num_scenes, max_count), -1, np.int32)
     labels[present] = digits.labels[digit_index]
+    # Last, so that the same seed gives the same scenes with and without it.
+    if noise:
+        _add_noise(images, noise, rng)
     return Scenes(images, scene_counts, boxes, labels)
+
+
+def _add_noise(images: np.ndarray, noise: float, rng: np.random.Generator) -> None:
+    """Adds noise to uint8 images in place, some at a time: in floating point they are large."""
+    for start in range(0, len(images), 1_000):
+        part = images[start : start + 1_000]
+        noisy = part + 255 * noise * rng.standard_normal(part.shape, np.float32)
+        part[...] = np.rint(noisy.clip(0, 255))
 
 
 def _check_arguments(

@@ -36,7 +36,8 @@ def parse(
         "--config", metavar="FILE", help="config file; --config.KEY=VALUE overrides a value"
     )
     given = list(sys.argv[1:] if argv is None else argv)
-    overrides = [item for item in given if _of_config(item)]
+    # The file first, wherever it was given: overrides need to know what they override.
+    overrides = sorted(filter(_of_config, given), key=lambda item: item.startswith("--config."))
     arguments = parser.parse_args([item for item in given if item not in overrides])
     if not any(item.startswith("--config=") for item in overrides):
         parser.error("--config is required, for example --config=configs/air.py")

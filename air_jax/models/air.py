@@ -90,6 +90,20 @@ class Trace(NamedTuple):
         return jax.vmap(lambda row, n: row[n])(values, self.counts)
 
 
+class Memory(NamedTuple):
+    """What a step of the object loop leaves to the next one.
+
+    Attributes:
+      lstm: cell and hidden state, `[B, hidden_size]` each.
+      latents: AIR's z_where and z_what of the step before, `[B, P]` and `[B, D]`; DAIR takes none.
+      canvas: the objects so far, `[B, H, W, C]`.
+    """
+
+    lstm: tuple[jax.Array, jax.Array]
+    latents: tuple[jax.Array, ...]
+    canvas: jax.Array
+
+
 def error_canvas(canvas: jax.Array, images: jax.Array) -> jax.Array:
     """DAIR's input: what the objects so far leave unexplained, `[B, H, W, C]`.
 
@@ -171,70 +185,117 @@ class AIR(nn.Module):
         batch_size = images.shape[0]
         chex.assert_rank(images, 4)
         chex.assert_shape(noise.pres, (batch_size, self.num_steps))
-        canvas = self.scene.empty_canvas(batch_size)
-        chex.assert_equal_shape([images, canvas])
-
-        prior_pose, prior_what = self.scene.prior_pose(), self.scene.prior_what()
-        projected = self.projection(images) if self.variant == "air" else None
-        carry = self.cell.initial_carry(batch_size)
-        previous: list[jax.Array] = []
-        if self.variant == "air":
-            previous = [jnp.zeros_like(noise.where[:, 0]), jnp.zeros_like(noise.what[:, 0])]
+        projected, memory = self.begin(images)
         z_pres = jnp.ones((batch_size,))
-        canvases, steps = [canvas], []
+        canvases, steps = [memory.canvas], []
         for i in range(self.num_steps):
-            error = error_canvas(canvas, images)
-            if self.variant == "dair":
-                projected = self.projection(error)
-            carry = self.cell(carry, projected, previous)
-            logit = self.predict_pres(carry[1])[:, 0]
+            memory, error, logit = self.decide(memory, images, projected)
             z_pres = z_pres * (noise.pres[:, i] < nn.sigmoid(logit))
-
-            # q(z_where_i | h_i)
-            q_pose = self.q_pose(carry[1])
-            pose = q_pose.loc + q_pose.scale_diag * noise.where[:, i]
-            z_where = self.scene.pose_to_where(pose)
-
-            # q(z_what_i | x_att)
-            source = images if self.glimpse_source == "image" else error
-            glimpse = spatial_transformer.attend(
-                source, z_where, window_size=self.scene.window_size
-            )
-            q_what = self.encoder(glimpse)
-            z_what = q_what.loc + q_what.scale_diag * noise.what[:, i]
-
-            # p(x | z)
-            log_p_x_before = self.scene.log_likelihood(images, canvas)
-            window, placed = self.scene.render_object(z_where, z_what)
             present = jnp.ones_like(z_pres) if every_count else z_pres
-            canvas = self.scene.compose(canvas, placed, present)
-
-            if self.variant == "air":
-                previous = [z_where, z_what]
-            canvases.append(canvas)
-            steps.append(
-                {
-                    "z_pres": z_pres,
-                    "presence_logit": logit,
-                    "z_where": z_where,
-                    "z_what": z_what,
-                    "kl_where": q_pose.kl_divergence(prior_pose),
-                    "kl_what": q_what.kl_divergence(prior_what),
-                    "log_ratio_where": prior_pose.log_prob(pose) - q_pose.log_prob(pose),
-                    "log_ratio_what": prior_what.log_prob(z_what) - q_what.log_prob(z_what),
-                    "errors": error,
-                    "log_p_x_before": jax.lax.stop_gradient(log_p_x_before),
-                    "glimpses": glimpse,
-                    "windows": window,
-                    "objects": placed,
-                }
-            )
+            here = noise.where[:, i], noise.what[:, i]
+            memory, step = self.look(memory, images, error, here, present)
+            canvases.append(memory.canvas)
+            steps.append({"z_pres": z_pres, "presence_logit": logit, "errors": error, **step})
 
         stacked = {name: jnp.stack([step[name] for step in steps], axis=1) for name in steps[0]}
         scored = jnp.stack(canvases if every_count else canvases[-1:], axis=1)
         targets = jnp.broadcast_to(images[:, None], scored.shape)
         log_p_x = self.scene.log_likelihood(targets, scored)
         return Trace(log_p_x=log_p_x, canvases=scored, **stacked)
+
+    def begin(self, images: jax.Array) -> tuple[jax.Array | None, Memory]:
+        """What is done once, before the first step.
+
+        Args:
+          images: float32 `[B, H, W, C]`.
+
+        Returns:
+          AIR's projection of the images (None for DAIR, which projects error canvases), and the
+          memory that the first step begins with.
+        """
+        batch_size = images.shape[0]
+        canvas = self.scene.empty_canvas(batch_size)
+        chex.assert_equal_shape([images, canvas])
+        projected: jax.Array | None = None
+        latents: tuple[jax.Array, ...] = ()
+        if self.variant == "air":
+            projected = self.projection(images)
+            sizes = (self.scene.pose_size, self.scene.z_what_size)
+            latents = tuple(jnp.zeros((batch_size, size)) for size in sizes)
+        return projected, Memory(self.cell.initial_carry(batch_size), latents, canvas)
+
+    def decide(
+        self, memory: Memory, images: jax.Array, projected: jax.Array | None
+    ) -> tuple[Memory, jax.Array, jax.Array]:
+        """First half of a step: the recurrence, and whether there is one more object.
+
+        Args:
+          memory: of the step before.
+          images: float32 `[B, H, W, C]`.
+          projected: from `begin`.
+
+        Returns:
+          The memory with h_i, the error canvas before the step `[B, H, W, C]`, and the log-odds of
+          q(z_pres_i = 1 | h_i), `[B]`.
+        """
+        error = error_canvas(memory.canvas, images)
+        if self.variant == "dair":
+            projected = self.projection(error)
+        lstm = self.cell(memory.lstm, projected, memory.latents)
+        return memory._replace(lstm=lstm), error, self.predict_pres(lstm[1])[:, 0]
+
+    def look(
+        self,
+        memory: Memory,
+        images: jax.Array,
+        error: jax.Array,
+        noise: tuple[jax.Array, jax.Array],
+        present: jax.Array,
+    ) -> tuple[Memory, dict[str, jax.Array]]:
+        """Second half of a step: where the object is and what it is.
+
+        Args:
+          memory: from `decide`.
+          images: float32 `[B, H, W, C]`.
+          error: from `decide`.
+          noise: standard normal, of z_where `[B, P]` and of z_what `[B, D]`.
+          present: 0/1, whether the object is drawn, `[B]`.
+
+        Returns:
+          The memory for the next step, and the step's part of the `Trace`.
+        """
+        prior_pose, prior_what = self.scene.prior_pose(), self.scene.prior_what()
+
+        # q(z_where_i | h_i)
+        q_pose = self.q_pose(memory.lstm[1])
+        pose = q_pose.loc + q_pose.scale_diag * noise[0]
+        z_where = self.scene.pose_to_where(pose)
+
+        # q(z_what_i | x_att)
+        source = images if self.glimpse_source == "image" else error
+        glimpse = spatial_transformer.attend(source, z_where, window_size=self.scene.window_size)
+        q_what = self.encoder(glimpse)
+        z_what = q_what.loc + q_what.scale_diag * noise[1]
+
+        # p(x | z)
+        log_p_x_before = self.scene.log_likelihood(images, memory.canvas)
+        window, placed = self.scene.render_object(z_where, z_what)
+        canvas = self.scene.compose(memory.canvas, placed, present)
+
+        latents = (z_where, z_what) if self.variant == "air" else ()
+        step = {
+            "z_where": z_where,
+            "z_what": z_what,
+            "kl_where": q_pose.kl_divergence(prior_pose),
+            "kl_what": q_what.kl_divergence(prior_what),
+            "log_ratio_where": prior_pose.log_prob(pose) - q_pose.log_prob(pose),
+            "log_ratio_what": prior_what.log_prob(z_what) - q_what.log_prob(z_what),
+            "log_p_x_before": jax.lax.stop_gradient(log_p_x_before),
+            "glimpses": glimpse,
+            "windows": window,
+            "objects": placed,
+        }
+        return memory._replace(latents=latents, canvas=canvas), step
 
 
 def create_air(

@@ -1,0 +1,158 @@
+"""The benchmarks run and write what can be read; how fast anything is, is not for a test."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from air_jax import export, main
+from air_jax.train import TrainState
+from benchmarks import inference, measure, train_step
+from tests import tiny
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+
+
+def run(name, *arguments):
+    """Runs a benchmark's smoke form as a command; its result and what it printed."""
+    out = pathlib.Path(arguments[arguments.index("--out") + 1])
+    command = [sys.executable, f"benchmarks/{name}.py", "--smoke", *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return json.loads(out.read_text()), done.stdout
+
+
+def check_spread(spread):
+    assert 0 < spread["low"] <= spread["median"] <= spread["high"]
+    assert spread["repeats"] >= 3
+
+
+def check_machine(machine):
+    assert machine["backend"] == "cpu"
+    assert machine["packages"]["jax"] == jax.__version__
+    assert {"commit", "devices", "processor", "cores"} <= set(machine)
+
+
+@pytest.mark.parametrize("num_seeds", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_train_step_measures_its_cases(tmp_path, num_seeds):
+    out = str(tmp_path / "deep" / "train_step.json")
+    written, printed = run("train_step", "--num-seeds", str(num_seeds), "--out", out)
+    check_machine(written["machine"])
+    assert "--num-seeds" in written["machine"]["arguments"]
+    (result,) = written["results"]
+    assert (result["estimator"], result["num_seeds"]) == ("enumerate", num_seeds)
+    for name in ("steps_per_second", "images_per_second", "matrix_flops_per_second"):
+        check_spread(result[name])
+    steps_per_second = result["steps_per_second"]["median"]
+    images = result["batch_size"] * num_seeds
+    assert result["images_per_second"]["median"] == pytest.approx(images * steps_per_second)
+    share = result["flops_per_step"] * steps_per_second
+    share /= result["matrix_flops_per_second"]["median"]
+    assert result["share_of_matrix_rate"] == pytest.approx(share)
+    # The first layer alone, forwards and its gradient: 32 x 32 pixels to 64 units, at most 3 times.
+    assert 2 * 2 * 1024 * 64 * images < result["flops_per_step"] < 1e8 * num_seeds
+    assert result["compile_seconds"] > 0.1
+    assert 1e8 < result["peak_memory"]["process"] < 1e11
+    assert len(printed.strip().splitlines()) == 3  # header, rule and one row
+
+
+def test_a_case_that_fails_is_a_row_with_the_reason():
+    case = {"config": "configs/smoke.py", "estimator": "enumerate", "batch_size": 6, "num_seeds": 1}
+    shared = {"steps_per_call": 1, "seconds": 0.1, "num_images": 8, "matrix_size": 8}
+    # Six images do not divide over the four devices of the tests.
+    result = train_step._run_case({**case, **shared}, limit=600)
+    assert list(result) == ["skipped"]
+    assert "batch of 6 does not divide" in result["skipped"]
+    row = train_step._row({**case, **result})
+    assert len(row) == len(train_step._HEADER)
+    assert result["skipped"] in row
+    assert "not done after" in train_step._run_case({**case, **shared}, limit=0.01)["skipped"]
+
+
+def test_a_program_that_would_not_fit_is_not_run(monkeypatch):
+    compiled = jax.jit(lambda x: x[:, None] * x).lower(jnp.ones(1000)).compile()
+    monkeypatch.setattr(measure, "free_memory", lambda: 1000**2)  # of 4 MB
+    with pytest.raises(train_step._TooLargeError, match=r"needs 0\.0 GB"):
+        train_step._check_memory(compiled)
+    monkeypatch.setattr(measure, "free_memory", lambda: 10**9)
+    train_step._check_memory(compiled)
+
+
+@pytest.mark.parametrize("num_devices", [1, 4])
+def test_flops_are_those_of_one_step_over_all_devices(num_devices):
+    def step(state, images, keys):
+        flat = images.reshape(images.shape[0], -1)
+        gradient = jax.lax.pmean((flat @ state.params).mean(0), "batch")
+        return state, {"loss": gradient.sum()}
+
+    state = tiny_state(np.ones((36, 4096), np.float32))
+    positions = np.arange(16, dtype=np.int32).reshape(num_devices, -1)
+    dataset = np.zeros((20, *tiny.images(1).shape[1:]), np.uint8)
+    flops = train_step.step_flops(step, state, positions, dataset, jax.random.key(0))
+    # 16 x 36 by 36 x 4096, a multiplication and an addition each; the rest is small.
+    assert flops == pytest.approx(2 * 16 * 36 * 4096, rel=0.05)
+
+
+def tiny_state(params):
+    return TrainState(step=jnp.zeros((), jnp.int32), params=params, opt_state=(), statistics=())
+
+
+def test_the_estimators_that_need_samples_get_them(monkeypatch):
+    def create(*, estimator, scene, num_samples, num_train_steps, image_size, channels):
+        pass
+
+    monkeypatch.setattr(train_step, "create_air_training", create)
+    config = {**main.read_config(["--config=configs/smoke.py"]), "num_samples": 1, "other": 2}
+    vimco = train_step._training_arguments(config, "vimco")
+    assert (vimco["estimator"], vimco["num_samples"]) == ("vimco", 4)
+    nvil = train_step._training_arguments(config, "nvil")
+    assert (nvil["estimator"], nvil["num_samples"]) == ("nvil", 1)
+    create(**nvil)  # every argument, and no other
+
+
+def test_inference_measures_random_and_trained_networks(tmp_path):
+    config = main.read_config(["--config=configs/smoke.py"])
+    models = inference.random_models(config)
+    model = models["2 objects"]
+    export.export_model(tmp_path / "run" / "model", jax.device_get(model.params), model.config)
+    written, printed = run(
+        *("inference", "--model", str(tmp_path / "run"), "--config", "configs/smoke.py"),
+        *("--out", str(tmp_path / "inference.json")),
+    )
+    check_machine(written["machine"])
+    results = {
+        (row["parameters"], row["method"]): row for row in written["results"] if row["num_steps"]
+    }
+    # A trained network has one case; infer takes its N steps whatever the parameters.
+    detected = {(case, method) for case in models for method in ("detect", "detect, N steps")}
+    trained = {("trained", method) for method in inference.METHODS}
+    assert set(results) == {("random", "infer")} | detected | trained
+    for row in results.values():
+        check_spread(row["seconds"])
+        check_spread(row["images_per_second"])
+        rate = row["batch_size"] / row["seconds"]["median"]
+        assert row["images_per_second"]["median"] == pytest.approx(rate)
+        assert row["compile_seconds"] > 0
+    for case, count, steps in (("0 objects", 0, 1), ("2 objects", 2, 2), ("trained", 2, 2)):
+        assert results[case, "detect"]["mean_count"] == count
+        assert results[case, "detect"]["num_steps"] == steps
+        assert results[case, "detect, N steps"]["num_steps"] == 2
+    assert len(printed.strip().splitlines()) == 2 + len(results)
+
+
+def test_a_spread_is_the_median_and_the_quartiles():
+    spread = measure.spread([5.0, 1.0, 4.0, 2.0, 3.0])
+    assert spread == measure.Spread(3.0, 2.0, 4.0, 5)
+    assert spread.per(12.0) == measure.Spread(4.0, 3.0, 6.0, 5)
+    assert f"{spread:.1f}" == "3.0 [2.0, 4.0]"
+
+
+def test_short_calls_are_repeated_for_the_time_given_and_long_ones_three_times(monkeypatch):
+    for taken, repeats in ((0.5, 4), (100.0, 3)):
+        monkeypatch.setattr(measure, "duration", lambda call, taken=taken: taken)
+        assert measure.durations(lambda: None, seconds=2.0).repeats == repeats
