@@ -15,12 +15,12 @@ def get_config():
     config.inference.variant = "dair"
     config.inference.glimpse_source = "error"
     # Since its window reads the error, a later object can mend what the first ones have missed. So
-    # the prior stays dear, and passes that must end early have the first ones learn to do without;
-    # more objects at first keep the dear prior from ending all of them (WORKSPACE.md).
+    # passes that must end early have the first ones learn to do without, and the prior stays dearer
+    # than AIR's; more objects at first keep it from ending all of them (WORKSPACE.md).
     config.limit = "uniform"
     config.prior.start = 1e-9
-    config.prior.end = 1e-9
-    config.prior.steps = 0
+    config.prior.end = 1e-5
+    config.prior.steps = 1_800
     config.inference.presence_logit = 2.0
     config.inference.embedding_size = 512
     config.optimizer.learning_rate = 4e-4
