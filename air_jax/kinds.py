@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from air_jax import draw, evaluate, export, inference
 from air_jax.checkpoint import CheckpointError
+from air_jax.data.scenes import Scenes
 from air_jax.distributions import create_prior
 from air_jax.models.air import AIR
 from air_jax.models.draw import DRAW
@@ -57,7 +58,7 @@ class Kind(NamedTuple):
     create_training: Callable[..., Training]
     create_model: Callable[[Config, Any], TrainedModel]
     evaluate: Callable[..., dict[str, Any]]
-    validate: Callable[[Inference, Any], dict[str, float]]
+    validate: Callable[[Inference, Scenes], dict[str, float]]
     warnings: Callable[[Config], list[str]]
 
 
@@ -207,7 +208,7 @@ def load_air(directory: str | Path) -> inference.Model:
     model = load(directory)
     if not isinstance(model, inference.Model):
         raise CheckpointError(
-            f"the model in {directory} is {_name(model.config)!r}, which finds no objects. Give one "
-            "of AIR or DAIR"
+            f"the model in {directory} is {_name(model.config)!r}, which finds no objects. Give "
+            "one of AIR or DAIR"
         )
     return model

@@ -135,9 +135,7 @@ class Monitor(contextlib.AbstractContextManager["Monitor"]):
             self._shown = {"count accuracy %": accuracies[0]}
 
     def _watch(self, seed: Seed, step: int, objects: Objects, scenes: Scenes) -> None:
-        watch = self._watches.get(
-            seed.number, Watch(objects.presence.shape[-1], self._total_steps)
-        )
+        watch = self._watches.get(seed.number, Watch(objects.presence.shape[-1], self._total_steps))
         watch, told = watch.update(step, objects.counts, scenes.counts)
         self._watches[seed.number] = watch
         if told:

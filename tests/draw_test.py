@@ -142,7 +142,7 @@ def model(finished):
 
 
 def test_the_exported_model_is_the_runs(finished, model):
-    workdir, results, saved = finished
+    workdir, _, saved = finished
     assert isinstance(model, DrawModel)
     assert export.load_model(workdir)[1]["model"] == "draw"
     chex.assert_trees_all_equal(model.params, saved[20].params["model"])

@@ -41,9 +41,7 @@ def test_the_config_names_the_kind():
 def test_experiments_on_objects_refuse_a_model_that_has_none(tmp_path):
     config = draw_config.get_config().to_dict()
     with pytest.raises(ValueError, match="model is 'draw'; this needs 'air'"):
-        reliability.run(
-            config, str(tmp_path), seeds=range(1), seeds_per_program=1, num_processes=1
-        )
+        reliability.run(config, str(tmp_path), seeds=range(1), seeds_per_program=1, num_processes=1)
     with pytest.raises(ValueError, match="model is 'draw'; this needs 'air'"):
         estimators.run(config, str(tmp_path), plan=None)
 

@@ -130,9 +130,7 @@ def numpy_read(image, parameters, grid_size):
     size = len(image)
     x, y, log_variance, log_stride, log_intensity = parameters
     own = (size - 1) / (grid_size - 1) * math.exp(log_stride), math.exp(log_variance)
-    columns, rows = (
-        numpy_filters((size + 1) / 2 * (g + 1), *own, grid_size, size) for g in (x, y)
-    )
+    columns, rows = (numpy_filters((size + 1) / 2 * (g + 1), *own, grid_size, size) for g in (x, y))
     return rows, columns, math.exp(log_intensity)
 
 

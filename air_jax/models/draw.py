@@ -96,9 +96,7 @@ def attention(parameters: jax.Array, *, image_size: int, grid_size: int) -> Atte
     )
 
 
-def filterbanks(
-    grid: Attention, *, image_size: int, grid_size: int
-) -> tuple[jax.Array, jax.Array]:
+def filterbanks(grid: Attention, *, image_size: int, grid_size: int) -> tuple[jax.Array, jax.Array]:
     """F_Y and F_X (Gregor et al., Eq. 19, 20, 25, 26): the Gaussian filters along each axis.
 
     A softmax divides by their sum: it is 1 also where a filter lies so far outside that every value
@@ -153,8 +151,6 @@ def write(patches: jax.Array, grid: Attention, *, image_size: int) -> jax.Array:
     return spatial_transformer.resample(patches, rows.swapaxes(1, 2), columns.swapaxes(1, 2))
 
 
-import os
-_UNROLL = int(os.environ.get("UNROLL", 1))
 class _Memory(NamedTuple):
     """What a step leaves to the next one: both LSTMs' states, and the canvas before the sigmoid."""
 
@@ -230,7 +226,6 @@ class DRAW(nn.Module):
             split_rngs={"params": False},
             in_axes=(nn.broadcast, 1),
             out_axes=1,
-            unroll=_UNROLL,
         )
         memory, steps = scan(self, memory, images, noise)
         canvas = nn.sigmoid(memory.canvas)

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 
+import chex
 import distrax
 import flax.linen as nn
 import jax
