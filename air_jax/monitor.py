@@ -169,6 +169,6 @@ class Monitor(contextlib.AbstractContextManager["Monitor"]):
         median = {
             label: float(np.median([means[name] for means in entries]))
             for name, label in (("elbo", "ELBO"), ("num_objects", "objects"))
-            if entries
+            if entries and name in entries[0]
         }
         self._logs[0].progress(step, {**median, **self._shown}, steps_per_second)

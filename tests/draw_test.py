@@ -59,7 +59,7 @@ def test_it_learns_to_draw_what_no_single_canvas_fits():
 def tiny_config(**changes):
     """The shipped config, with few and small of everything; `changes` are "section__key"."""
     config = draw_config.get_config()
-    config.data.update(source="embedded", image_size=32, num_train=64)
+    config.data.update(source="embedded", image_size=32, counts=(0, 1), num_train=64)
     config.data.update(num_validation=16, num_test=24)
     config.draw.update(num_steps=3, read_size=4, write_size=4, hidden_size=8, z_size=3)
     config.train.update(batch_size=8, num_steps=20, steps_per_call=5, log_every=5)
