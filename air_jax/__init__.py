@@ -16,7 +16,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from air_jax.inference import load
+    from air_jax.kinds import load
 
 __all__ = ["__version__", "load"]
 __version__ = "0.1.0"
@@ -25,7 +25,7 @@ __version__ = "0.1.0"
 def __getattr__(name: str) -> Any:
     """Imports what needs JAX when it is first asked for, so that importing the package is fast."""
     if name == "load":
-        return importlib.import_module("air_jax.inference").load
+        return importlib.import_module("air_jax.kinds").load
     # The submodule of this name is the command line, and is found without this function.
     hint = ": it is a method of the model, air_jax.load(directory).infer(images)"
     raise AttributeError(

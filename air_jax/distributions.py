@@ -1,4 +1,4 @@
-"""The law of n that distrax lacks: a count in unary code, decided one step at a time."""
+"""The law of n that distrax lacks, a count in unary code, and the images' likelihood."""
 
 import math
 from collections.abc import Callable
@@ -183,3 +183,20 @@ def create_prior(
         return law(first + (last - first) * progress, num_steps)
 
     return prior
+
+
+def image_log_prob(images: jax.Array, means: jax.Array, *, scale: float) -> jax.Array:
+    """log N(x; mean, scale), independent pixels: the likelihood that all models share.
+
+    Args:
+      images: `[..., H, W, C]`.
+      means: the same shape.
+      scale: standard deviation, in pixel values.
+
+    Returns:
+      Nats, summed over pixels, `[...]`.
+    """
+    chex.assert_equal_shape([images, means])
+    squared = jnp.square((images - means) / scale)
+    constant = math.log(scale) + 0.5 * math.log(2 * math.pi)
+    return -0.5 * squared.sum((-3, -2, -1)) - constant * math.prod(images.shape[-3:])

@@ -9,11 +9,12 @@ import numpy as np
 
 from air_jax import metrics
 from air_jax.data.scenes import Scenes
-from air_jax.inference import Model, Objects
+from air_jax.inference import Objects
+from air_jax.trained import Inference, TrainedModel
 
 
 def evaluate(
-    model: Model, scenes: Scenes, *, key: chex.PRNGKey, iwae_images: int, iwae_samples: int
+    model: TrainedModel, scenes: Scenes, *, key: chex.PRNGKey, iwae_images: int, iwae_samples: int
 ) -> dict[str, Any]:
     """Measures a model on a set of scenes.
 
@@ -26,29 +27,47 @@ def evaluate(
 
     Returns:
       Plain numbers and lists, JSON-able: `num_images`; `elbo` and its terms, nats per image, one
-      sample; `iwae_K`, and `elbo_iwae_images`, the ELBO of the same images; what `counting` gives,
-      over the images whose count is known; and what `metrics.localisation` gives. What the scenes
-      do not allow to measure is None.
+      sample; `iwae_K`, and `elbo_iwae_images`, the ELBO of the same images; and of a model that
+      finds objects what `counting` gives, over the images whose count is known, and what
+      `metrics.localisation` gives. What the scenes do not allow to measure is None.
     """
     key_elbo, key_iwae = jax.random.split(key)
-    objects = model.infer(scenes.images, key=key_elbo)
+    found = model.infer(scenes.images, key=key_elbo)
     results: dict[str, Any] = {"num_images": len(scenes.images)}
-    results |= {name: float(values.mean()) for name, values in objects.elbo_terms.items()}
-    results |= dict.fromkeys((f"iwae_{iwae_samples}", "count_accuracy"))
-    results |= dict.fromkeys(("average_precision_50", "mean_iou", "share_matched"))
+    results |= {name: float(values.mean()) for name, values in found.elbo_terms.items()}
+    results[f"iwae_{iwae_samples}"] = None
+    if isinstance(found, Objects):
+        results |= dict.fromkeys(("count_accuracy", "average_precision_50"))
+        results |= dict.fromkeys(("mean_iou", "share_matched"))
     if iwae_images:
         images = scenes.images[:iwae_images]
         bound = model.iwae(images, key=key_iwae, num_samples=iwae_samples)
         results[f"iwae_{iwae_samples}"] = float(bound.mean())
-        results["elbo_iwae_images"] = float(objects.elbo_terms["elbo"][:iwae_images].mean())
+        results["elbo_iwae_images"] = float(found.elbo_terms["elbo"][:iwae_images].mean())
         results["iwae_num_images"] = len(images)
-    if (scenes.counts >= 0).any():
-        results |= counting(objects, scenes.counts)
-    if scenes.boxes.shape[1]:
+    if isinstance(found, Objects) and (scenes.counts >= 0).any():
+        results |= counting(found, scenes.counts)
+    if isinstance(found, Objects) and scenes.boxes.shape[1]:
         results |= metrics.localisation(
-            objects.boxes, objects.presence, objects.counts, scenes.boxes, scenes.counts
+            found.boxes, found.presence, found.counts, scenes.boxes, scenes.counts
         )
     return results
+
+
+def validation_scalars(found: Inference, scenes: Scenes) -> dict[str, float]:
+    """What a validation logs: ELBO and its terms and, where both know counts, their accuracy.
+
+    Args:
+      found: what a model says about the scenes.
+      scenes: images with, where known, counts.
+    """
+    scalars = {name: float(values.mean()) for name, values in found.elbo_terms.items()}
+    if isinstance(found, Objects) and (scenes.counts >= 0).any():
+        results = counting(found, scenes.counts)
+        scalars["count_accuracy"] = results["count_accuracy"]
+        for count, accuracy in results["count_accuracy_per_count"].items():
+            scalars[f"count_accuracy_n{count}"] = accuracy
+    return scalars
 
 
 def counting(objects: Objects, counts: np.ndarray) -> dict[str, Any]:

@@ -9,13 +9,14 @@ import numpy as np
 
 from air_jax import figures, files, writer
 from air_jax.data.scenes import Scenes
-from air_jax.inference import Model
+from air_jax.inference import Model, Objects
+from air_jax.trained import Inference, TrainedModel
 
 _TIMELINE_IMAGES = 9
 _POLICY_IMAGES = 2_000
 
 
-def save_milestone(folder: pathlib.Path, step: int, model: Model, scenes: Scenes) -> None:
+def save_milestone(folder: pathlib.Path, step: int, model: TrainedModel, scenes: Scenes) -> None:
     """Keeps what the model makes of a few images at this step, in `folder/milestones`.
 
     Args:
@@ -25,22 +26,27 @@ def save_milestone(folder: pathlib.Path, step: int, model: Model, scenes: Scenes
       scenes: the first few are shown, the same ones at every milestone.
     """
     # All of them, as validation does: another shape would be compiled for a few images.
-    objects = model.infer(scenes.images)
+    found = model.infer(scenes.images)
+    z_where, z_pres = _windows(found)
     shown = slice(_TIMELINE_IMAGES)
     buffer = io.BytesIO()
     np.savez(
         buffer,
         step=step,
         images=scenes.images[shown],
-        reconstructions=objects.reconstructions[shown],
-        z_where=objects.z_where[shown],
-        z_pres=_present(model, objects.counts)[shown],
+        reconstructions=found.reconstructions[shown],
+        z_where=z_where[shown],
+        z_pres=z_pres[shown],
     )
     files.write_atomically(folder / "milestones" / f"{step:08d}.npz", buffer.getvalue())
 
 
-def draw(folder: pathlib.Path, model: Model, scenes: Scenes, results: Mapping[str, Any]) -> None:
+def draw(
+    folder: pathlib.Path, model: TrainedModel, scenes: Scenes, results: Mapping[str, Any]
+) -> None:
     """Draws the paper's figure 3 for this run, learning curve and confusion: `folder/figures`.
+
+    Of a model without objects there are the reconstructions as training went on and the ELBO.
 
     Args:
       folder: the workdir, with its scalars and milestones.
@@ -50,18 +56,22 @@ def draw(folder: pathlib.Path, model: Model, scenes: Scenes, results: Mapping[st
     """
     target = folder / "figures"
     _draw_timeline(folder / "milestones", target / "timeline.png")
-    _draw_curves(folder, target, model.air.num_steps)
+    chance = 1 / (1 + model.air.num_steps) if isinstance(model, Model) else None
+    _draw_curves(folder, target, chance)
     if "confusion_matrix" in results:
         figures.save(figures.confusion(results["confusion_matrix"]), target / "confusion.png")
-    objects = model.infer(scenes.images[:_POLICY_IMAGES])
-    policy = figures.scan_policy(
-        objects.z_where, _present(model, objects.counts), model.air.scene.image_size
-    )
-    figures.save(policy, target / "scan_policy.png")
+    if isinstance(model, Model):
+        windows = _windows(model.infer(scenes.images[:_POLICY_IMAGES]))
+        policy = figures.scan_policy(*windows, model.air.scene.image_size)
+        figures.save(policy, target / "scan_policy.png")
 
 
-def _present(model: Model, counts: np.ndarray) -> np.ndarray:
-    return np.arange(model.air.num_steps) < counts[:, None]
+def _windows(found: Inference) -> tuple[np.ndarray, np.ndarray]:
+    """z_where `[n, N, 3]` and z_pres `[n, N]`; N is 0 for a model without objects."""
+    if not isinstance(found, Objects):
+        num_images = len(found.reconstructions)
+        return np.zeros((num_images, 0, 3), np.float32), np.zeros((num_images, 0), bool)
+    return found.z_where, np.arange(found.z_where.shape[1]) < found.counts[:, None]
 
 
 def _draw_timeline(milestones: pathlib.Path, path: pathlib.Path) -> None:
@@ -79,7 +89,7 @@ def _draw_timeline(milestones: pathlib.Path, path: pathlib.Path) -> None:
     figures.save(figures.timeline(entries[0]["images"], steps, *rows), path)
 
 
-def _draw_curves(folder: pathlib.Path, target: pathlib.Path, num_steps: int) -> None:
+def _draw_curves(folder: pathlib.Path, target: pathlib.Path, chance: float | None) -> None:
     entries = writer.read_scalars(folder, "validation")
     if not entries:
         return
@@ -100,6 +110,6 @@ def _draw_curves(folder: pathlib.Path, target: pathlib.Path, num_steps: int) -> 
         steps,
         [entry["count_accuracy"] for entry in entries],
         per_count=per_count,
-        chance=1 / (1 + num_steps),
+        chance=chance,
     )
     figures.save(accuracy, target / "count_accuracy.png")

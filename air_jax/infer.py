@@ -32,12 +32,12 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from air_jax import figures, metrics
+from air_jax import figures, kinds, metrics
 from air_jax.charts import plural
 from air_jax.checkpoint import CheckpointError
 from air_jax.data import images
 from air_jax.files import replacing
-from air_jax.inference import Model, Objects, load
+from air_jax.inference import Model, Objects
 
 OBJECTS_FILE = "objects.jsonl"
 PICTURES_DIR = "pictures"
@@ -137,7 +137,7 @@ def _number(text: str) -> int:
 def _run(options: argparse.Namespace) -> int:
     output = options.output
     _check_output(output, options.input)
-    model = load(options.checkpoint)
+    model = kinds.load_air(options.checkpoint)
     inputs = _read(options.input)
 
     pictures = _Pictures(output / PICTURES_DIR, options.pictures)

@@ -1,4 +1,4 @@
-"""A trained model and what it says about images: the library's face.
+"""A trained AIR or DAIR and what it says about images: the library's face.
 
 For example:
 
@@ -8,9 +8,7 @@ For example:
 """
 
 import functools
-import math
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import chex
@@ -18,8 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from air_jax import distributions, export, metrics, objectives, parallel
-from air_jax.checkpoint import CheckpointError
+from air_jax import distributions, metrics, objectives, parallel, trained
 from air_jax.distributions import UnaryCode
 from air_jax.models import detection, spatial_transformer
 from air_jax.models.air import AIR, Trace, create_air, posterior_mean_noise, sample_noise
@@ -135,14 +132,8 @@ def _iwae_batch(air, params, prior_logits, images, keys, num_samples):
     return objectives.iwae(log_weights)
 
 
-def _example_keys(key: chex.PRNGKey, start: int, size: int) -> jax.Array:
-    """Keys of the examples start..start + size: those of a batch do not depend on its size."""
-    places = jnp.arange(start, start + size)
-    return parallel.shard(jax.vmap(lambda i: jax.random.fold_in(key, i))(places))
-
-
 class Model(NamedTuple):
-    """A network with its parameters and the prior that it is judged with.
+    """A network with its parameters and the prior that it is judged with: a `TrainedModel`.
 
     Attributes:
       air: the inference network with its scene model.
@@ -178,8 +169,8 @@ class Model(NamedTuple):
         key = jax.random.key(0) if key is None else key
         params = parallel.replicate(self.params)
         batches = []
-        for start, stop, batch in _batches(images, batch_size):
-            keys = _example_keys(key, start, len(batch))
+        for start, stop, batch in trained.batches(images, batch_size):
+            keys = trained.example_keys(key, start, len(batch))
             objects, placed = jax.device_get(
                 _infer_batch(self.air, params, self.prior.logits, batch, keys)
             )
@@ -206,7 +197,7 @@ class Model(NamedTuple):
         images = self._check(images)
         params = parallel.replicate(self.params)
         batches = []
-        for start, stop, batch in _batches(images, batch_size):
+        for start, stop, batch in trained.batches(images, batch_size):
             wanted = parallel.shard(np.arange(len(batch)) < stop - start)
             found = _detect_batch(self.air, params, batch, wanted, stop_early=stop_early)
             batches.append(jax.tree.map(lambda leaf: leaf[: stop - start], jax.device_get(found)))  # noqa: B023
@@ -234,51 +225,15 @@ class Model(NamedTuple):
         images = self._check(images)
         params = parallel.replicate(self.params)
         bounds = []
-        for start, stop, batch in _batches(images, batch_size):
-            keys = _example_keys(key, start, len(batch))
+        for start, stop, batch in trained.batches(images, batch_size):
+            keys = trained.example_keys(key, start, len(batch))
             bound = _iwae_batch(self.air, params, self.prior.logits, batch, keys, num_samples)
             bounds.append(np.asarray(bound)[: stop - start])
         return np.concatenate(bounds)
 
     def _check(self, images: np.ndarray) -> np.ndarray:
         scene = self.air.scene
-        images = np.asarray(images)
-        given = images.shape
-        if images.ndim == 3 and scene.channels == 1:
-            images = images[..., None]
-        expected = (scene.image_size, scene.image_size, scene.channels)
-        if images.ndim != 4 or images.shape[1:] != expected or not len(images):
-            raise ValueError(
-                f"images have shape {given}; this model takes [n, "
-                f"{', '.join(map(str, expected))}] with n > 0. "
-                "air_jax.data.images.prepare_images resizes."
-            )
-        if images.dtype == np.uint8:
-            return images.astype(np.float32) / np.float32(255.0)
-        images = images.astype(np.float32)
-        if not (np.isfinite(images).all() and images.min() >= 0 and images.max() <= 1):
-            raise ValueError(
-                "images hold values that are not finite or not in [0, 1]; "
-                "scale them, or pass uint8."
-            )
-        return images
-
-
-def _batches(images: np.ndarray, batch_size: int):
-    """Batches of one shape, padded with zeros, sharded over the devices: start, stop, images.
-
-    A set smaller than a batch takes the next power of two, so that few shapes are ever compiled.
-    """
-    if batch_size < 1:
-        raise ValueError(f"batch_size is {batch_size}; it must be at least 1.")
-    devices = parallel.local_mesh().size
-    size = min(batch_size, 2 ** math.ceil(math.log2(len(images))))
-    size = math.ceil(size / devices) * devices
-    for start in range(0, len(images), size):
-        stop = min(start + size, len(images))
-        batch = np.zeros((size, *images.shape[1:]), np.float32)
-        batch[: stop - start] = images[start:stop]
-        yield start, stop, parallel.shard(batch)
+        return trained.check_images(images, image_size=scene.image_size, channels=scene.channels)
 
 
 def create_model(config: Mapping[str, Any], params: Any) -> Model:
@@ -292,22 +247,3 @@ def create_model(config: Mapping[str, Any], params: Any) -> Model:
     prior = distributions.create_prior(**config["prior"], num_steps=air.num_steps)
     final = prior(jnp.asarray(config["prior"]["steps"]))
     return Model(air=air, params=params, prior=final, config=dict(config))
-
-
-def load(directory: str | Path) -> Model:
-    """Loads an exported model.
-
-    Args:
-      directory: a run's workdir, or the folder `model` inside it.
-
-    Raises:
-      CheckpointError: if the folder holds no model, a damaged one or one with other settings.
-    """
-    params, config = export.load_model(directory)
-    try:
-        return create_model(config, params)
-    except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(
-            f"the config of the model in {directory} is not one that this air_jax knows "
-            f"({type(error).__name__}: {error}). Use the air_jax that wrote it"
-        ) from error

@@ -33,16 +33,16 @@ import jax.numpy as jnp
 import numpy as np
 from absl import logging
 
-from air_jax import checkpoint, export, gallery, parallel, provenance, sections, writer
+from air_jax import checkpoint, export, gallery, kinds, parallel, provenance, sections, writer
 from air_jax.data.dataset import Dataset, create_dataset
 from air_jax.data.scenes import Scenes
-from air_jax.evaluate import evaluate, summary
-from air_jax.inference import Model, create_model
+from air_jax.evaluate import summary
 from air_jax.interruption import Interrupted, Signals
 from air_jax.monitor import Monitor
 from air_jax.sections import Options
 from air_jax.seeds import Seed, create_seeds
-from air_jax.train import TrainState, create_air_training
+from air_jax.train import TrainState
+from air_jax.trained import TrainedModel
 
 # Shares of the run after which its first images are reconstructed for the timeline.
 _MILESTONES = (0.0, 0.01, 0.03, 0.1, 0.3, 1.0)
@@ -111,7 +111,8 @@ def run(config: Mapping[str, Any], workdir: str) -> list[dict[str, Any]]:
     parallel.batch_positions(options.batch_size, jax.local_device_count())
     if first_step:
         provenance.check_config(folder, config, _RESUMABLE)
-    _warn(config)
+    for warning in kinds.of(config).warnings(config):
+        logging.warning("%s", warning)
     dataset = create_dataset(**config["data"])
     logging.info("data: %s", provenance.describe(dataset.description))
     if first_step:
@@ -119,18 +120,9 @@ def run(config: Mapping[str, Any], workdir: str) -> list[dict[str, Any]]:
 
     # Restore order: the state is built from the config, then replaced by the newest complete
     # checkpoint. Keys need no saving: those of a step are folded from the seed and the step.
-    names = (
-        *("estimator", "num_samples", "centring", "limit"),
-        *("scene", "inference", "baseline", "prior", "optimizer"),
-    )
     image = {"image_size": dataset.train.images.shape[1], "channels": dataset.train.images.shape[3]}
     seeds = create_seeds({**config, "image": image}, folder)
-    training = create_air_training(
-        **{name: config[name] for name in names},
-        **image,
-        num_train_steps=options.num_steps,
-        freeze_non_finite=len(seeds) > 1,
-    )
+    training = kinds.create_training(config, **image, freeze_non_finite=len(seeds) > 1)
     keys = [seed.keys for seed in seeds]
     if len(seeds) > 1:
         state = jax.vmap(training.init)(_stack([key.init for key in keys]))
@@ -206,7 +198,7 @@ def evaluate_run(config: Mapping[str, Any], workdir: str) -> list[dict[str, Any]
     reached = max(exported["step"] for _, exported in models)
     everything = []
     for seed, (params, exported) in zip(seeds, models, strict=True):
-        model = create_model(exported, params)
+        model = kinds.create_model(exported, params)
         results = _evaluate(seed, model, exported["step"], reached, dataset, options)
         results["seconds"] = None
         writer.write_json(seed.folder / "evaluation.json", results)
@@ -217,7 +209,7 @@ def evaluate_run(config: Mapping[str, Any], workdir: str) -> list[dict[str, Any]
 
 def _evaluate(
     seed: Seed,
-    model: Model,
+    model: TrainedModel,
     step: int,
     reached: int,
     dataset: Dataset,
@@ -231,26 +223,8 @@ def _evaluate(
     }
     if step < reached:
         return {**results, "not_finite_at": step}
+    evaluate = kinds.of(model.config).evaluate
     return {**results, **evaluate(model, dataset.test, key=seed.keys.evaluation, **options)}
-
-
-def _warn(config: Mapping[str, Any]) -> None:
-    """Says what is allowed and yet seldom meant."""
-    if config["prior"]["steps"] > config["train"]["num_steps"]:
-        logging.warning(
-            "prior.steps is %d and train.num_steps %d: the model will be judged with a prior that "
-            "it was never trained with.",
-            config["prior"]["steps"],
-            config["train"]["num_steps"],
-        )
-    if config["data"]["source"] != "path" and (
-        max(config["data"]["counts"], default=0) > config["inference"]["num_steps"]
-    ):
-        logging.warning(
-            "scenes hold up to %d objects and the network takes %d steps (inference.num_steps).",
-            max(config["data"]["counts"]),
-            config["inference"]["num_steps"],
-        )
 
 
 def _seconds_until(folder: pathlib.Path, step: int) -> float:

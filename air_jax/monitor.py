@@ -9,10 +9,10 @@ import jax
 import numpy as np
 from absl import logging
 
-from air_jax import checkpoint, writer
+from air_jax import checkpoint, kinds, writer
 from air_jax.collapse import Watch
 from air_jax.data.scenes import Scenes
-from air_jax.evaluate import counting
+from air_jax.inference import Objects
 from air_jax.seeds import Seed
 from air_jax.train import TrainState, is_watched
 
@@ -54,9 +54,9 @@ class Monitor(contextlib.AbstractContextManager["Monitor"]):
             )
             for seed in seeds
         ]
-        self._watches = [
-            Watch(seed.exported["inference"]["num_steps"], total_steps) for seed in seeds
-        ]
+        self._kind = kinds.of(seeds[0].exported)
+        self._watches: dict[int, Watch] = {}
+        self._total_steps = total_steps
         self._diverged: set[int] = set()
         self._shown: dict[str, float] = {}
 
@@ -110,28 +110,22 @@ class Monitor(contextlib.AbstractContextManager["Monitor"]):
             )
 
     def validate(self, step: int, state: TrainState) -> None:
-        """Logs ELBO and, where counts are known, accuracy on the validation scenes.
+        """Logs what the kind of model measures on the validation scenes: the ELBO, counts.
 
         A known collapse is named in a warning that says what to change.
         """
         state, scenes, accuracies = jax.device_get(state), self._validation, []
-        for i, (seed, log) in enumerate(zip(self._seeds, self._logs, strict=True)):
+        for seed, log in zip(self._seeds, self._logs, strict=True):
             if seed.number in self._diverged:
                 continue
-            objects = seed.model(state).infer(scenes.images)
-            self._watches[i], told = self._watches[i].update(step, objects.counts, scenes.counts)
-            if told:
-                say = logging.warning if self._watches[i].collapse else logging.info
-                say("%s%s", f"seed {seed.number}: " if len(self._seeds) > 1 else "", told)
-            scalars = {name: float(values.mean()) for name, values in objects.elbo_terms.items()}
-            scalars["seconds"] = time.monotonic() - self._began
-            if (scenes.counts >= 0).any():
-                results = counting(objects, scenes.counts)
-                scalars["count_accuracy"] = results["count_accuracy"]
-                for count, accuracy in results["count_accuracy_per_count"].items():
-                    scalars[f"count_accuracy_n{count}"] = accuracy
-                accuracies.append(100 * results["count_accuracy"])
-            log.scalars(step, "validation", scalars)
+            found = seed.model(state).infer(scenes.images)
+            if isinstance(found, Objects):
+                self._watch(seed, step, found, scenes)
+            scalars = self._kind.validate(found, scenes)
+            if "count_accuracy" in scalars:
+                accuracies.append(100 * scalars["count_accuracy"])
+            seconds = {"seconds": time.monotonic() - self._began}
+            log.scalars(step, "validation", scalars | seconds)
         if len(accuracies) > 1:
             self._shown = {
                 "count accuracy %, median": float(np.median(accuracies)),
@@ -139,6 +133,14 @@ class Monitor(contextlib.AbstractContextManager["Monitor"]):
             }
         elif accuracies:
             self._shown = {"count accuracy %": accuracies[0]}
+
+    def _watch(self, seed: Seed, step: int, objects: Objects, scenes: Scenes) -> None:
+        watch = self._watches.get(seed.number, Watch(objects.presence.shape[-1], self._total_steps))
+        watch, told = watch.update(step, objects.counts, scenes.counts)
+        self._watches[seed.number] = watch
+        if told:
+            say = logging.warning if watch.collapse else logging.info
+            say("%s%s", f"seed {seed.number}: " if len(self._seeds) > 1 else "", told)
 
     def log(
         self,
@@ -167,6 +169,6 @@ class Monitor(contextlib.AbstractContextManager["Monitor"]):
         median = {
             label: float(np.median([means[name] for means in entries]))
             for name, label in (("elbo", "ELBO"), ("num_objects", "objects"))
-            if entries
+            if entries and name in entries[0]
         }
         self._logs[0].progress(step, {**median, **self._shown}, steps_per_second)

@@ -46,7 +46,10 @@ def check_config(folder: pathlib.Path, config: Mapping[str, Any], allowed: Seque
     path = folder / "config.json"
     if not path.exists():
         return
-    saved, given = flatten(json.loads(path.read_text())), flatten(config)
+    # One from before there were several kinds of model is AIR's.
+    saved, given = (
+        flatten({"model": "air", **entries}) for entries in (json.loads(path.read_text()), config)
+    )
     differing = [
         f"  {name}: {saved.get(name)!r} there, {given.get(name)!r} given"
         for name in sorted(saved.keys() | given.keys())

@@ -1,20 +1,18 @@
 """What a config holds: each section is the argument list of one function.
 
-So a field has one meaning and one place, and a key that nothing would read is an error.
+So a field has one meaning and one place, and a key that nothing would read is an error. What the
+model's own sections become, `kinds` knows.
 """
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from air_jax import distributions, train
+from air_jax import kinds
 from air_jax.data.dataset import create_dataset
-from air_jax.evaluate import evaluate
-from air_jax.models.air import AIR
-from air_jax.models.modules import Baseline
-from air_jax.models.scene2d import Scene2D
+from air_jax.kinds import Section
 
-_SCALARS = {"seed", "num_seeds", "estimator", "num_samples", "centring", "limit"}
+_SCALARS = {"model", "seed", "num_seeds"}
 
 
 class Options(NamedTuple):
@@ -69,25 +67,16 @@ def check(config: Mapping[str, Any]) -> None:
       config: a whole config, as plain types.
 
     Raises:
-      ValueError: if a section or a key is missing or unknown; names it and the valid ones.
+      ValueError: if a section, a key or the kind of model is missing or unknown; names it and the
+        valid ones.
     """
-    # What each section becomes, which arguments come from elsewhere, and which keys it has besides.
-    takers: dict[str, tuple[Callable[..., Any], set[str], set[str]]] = {
-        "data": (create_dataset, set(), set()),
-        "scene": (Scene2D, {"image_size", "channels", "parent", "name"}, set()),
-        "inference": (AIR, {"scene", "parent", "name"}, set()),
-        "baseline": (Baseline, {"parent", "name"}, {"decay"}),
-        "prior": (distributions.create_prior, {"num_steps"}, set()),
-        "optimizer": (train.create_optimizer, {"num_steps"}, set()),
-        "train": (Options, set(), set()),
-        "evaluation": (evaluate, {"model", "scenes", "key"}, set()),
-    }
-    _compare("the config", config.keys(), takers.keys() | _SCALARS)
-    for name, (function, from_elsewhere, besides) in takers.items():
-        arguments = inspect.signature(function).parameters.keys()
-        _compare(
-            f"config section {name!r}", config[name].keys(), arguments - from_elsewhere | besides
-        )
+    kind = kinds.of(config)
+    sections = {"data": Section(create_dataset), "train": Section(Options), **kind.sections}
+    _compare("the config", config.keys(), sections.keys() | _SCALARS | kind.scalars)
+    for name, section in sections.items():
+        arguments = inspect.signature(section.function).parameters.keys()
+        expected = arguments - section.from_elsewhere | section.besides
+        _compare(f"config section {name!r}", config[name].keys(), expected)
 
 
 def _compare(what: str, given: Any, expected: Any) -> None:

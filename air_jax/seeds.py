@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 import chex
 import jax
 
-from air_jax import export
-from air_jax.inference import Model, create_model
+from air_jax import export, kinds
 from air_jax.train import TrainState
+from air_jax.trained import TrainedModel
 
 
 class Keys(NamedTuple):
@@ -44,9 +44,10 @@ class Seed(NamedTuple):
         """This seed's part of a tree with the seeds' axis in front of every leaf."""
         return tree if self.place is None else jax.tree.map(lambda leaf: leaf[self.place], tree)
 
-    def model(self, state: TrainState) -> Model:
+    def model(self, state: TrainState) -> TrainedModel:
         """Its model, from the state of all."""
-        return create_model(self.exported, jax.device_get(self.pick(state.params["model"])))
+        params = jax.device_get(self.pick(state.params["model"]))
+        return kinds.create_model(self.exported, params)
 
     def export(self, state: TrainState) -> None:
         """Writes its model to `folder/model`, from the state of all."""

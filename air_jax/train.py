@@ -44,21 +44,22 @@ class TrainState:
 def create_optimizer(
     *,
     learning_rate: float,
-    baseline_learning_rate: float,
     final_fraction: float,
     clip_norm: float,
     num_steps: int,
+    baseline_learning_rate: float | None = None,
 ) -> optax.GradientTransformation:
     """Adam for the model and Adam for the baseline, each with its own rate.
 
     Args:
       learning_rate: of `params["model"]`.
-      baseline_learning_rate: of `params["baseline"]`; a baseline has to be ahead of the model.
       final_fraction: both rates fall linearly to this fraction of themselves in the second half
         of the run.
       clip_norm: of the model's gradient, its largest global norm. Score functions and windows that
         leave the image make rare gradients of many times the usual size.
       num_steps: length of the run.
+      baseline_learning_rate: of `params["baseline"]`; a baseline has to be ahead of the model. None
+        for a model that has none.
     """
 
     def schedule(rate: float) -> optax.Schedule:
@@ -66,15 +67,14 @@ def create_optimizer(
             rate, rate * final_fraction, num_steps // 2, transition_begin=num_steps // 2
         )
 
-    return optax.partition(
-        {
-            "model": optax.chain(
-                optax.clip_by_global_norm(clip_norm), optax.adam(schedule(learning_rate))
-            ),
-            "baseline": optax.adam(schedule(baseline_learning_rate)),
-        },
-        lambda params: {name: name for name in params},
-    )
+    parts = {
+        "model": optax.chain(
+            optax.clip_by_global_norm(clip_norm), optax.adam(schedule(learning_rate))
+        )
+    }
+    if baseline_learning_rate is not None:
+        parts["baseline"] = optax.adam(schedule(baseline_learning_rate))
+    return optax.partition(parts, lambda params: {name: name for name in params})
 
 
 def create_state(
@@ -158,7 +158,7 @@ def is_watched(name: str) -> bool:
     return name == "loss" or name.startswith("gradient_norm")
 
 
-class AIRTraining(NamedTuple):
+class Training(NamedTuple):
     """What a run trains.
 
     Attributes:
@@ -185,7 +185,7 @@ def create_air_training(
     num_samples: int = 1,
     centring: str = "moving_mean",
     limit: str = "none",
-) -> AIRTraining:
+) -> Training:
     """Builds network, loss, optimizer and what makes initial states from their config sections.
 
     Args:
@@ -244,4 +244,4 @@ def create_air_training(
         freeze_non_finite=freeze_non_finite,
     )
     # Compiled, or initialisation would run the loop op by op.
-    return AIRTraining(train_step, jax.jit(init))
+    return Training(train_step, jax.jit(init))

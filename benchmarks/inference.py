@@ -22,8 +22,7 @@ import numpy as np
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
-import air_jax
-from air_jax import main, parallel
+from air_jax import kinds, main, parallel
 from air_jax.checkpoint import CheckpointError
 from air_jax.data.dataset import create_dataset
 from air_jax.inference import Model, create_model
@@ -173,7 +172,7 @@ def benchmark(argv: Sequence[str] | None = None) -> None:
     for path in arguments.config:
         networks[path] = random_models(main.read_config([f"--config={path}"]))
     for directory in arguments.model:
-        networks[directory] = {"trained": air_jax.load(directory)}
+        networks[directory] = {"trained": kinds.load_air(directory)}
     results: list[dict[str, Any]] = []
     for name, models in networks.items():
         data = next(iter(models.values())).config["data"]

@@ -9,6 +9,8 @@ from ml_collections import ConfigDict, config_dict
 def get_config() -> ConfigDict:
     """AIR on multi-MNIST with the paper's estimator."""
     config = ConfigDict()
+    # "air", also for DAIR. "draw" has a config of its own, configs/draw.py.
+    config.model = "air"
     config.seed = 0
     # Independent runs in one program, with seeds from the first one on: on an accelerator they cost
     # little more than one.

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from air_jax import export, infer, inference
+from air_jax import export, infer, inference, kinds
 from tests import tiny
 
 CONFIG = tiny.MODEL_CONFIG
@@ -153,7 +153,7 @@ def test_what_cannot_be_used_is_named_and_the_rest_go_on_in_order(tmp_path, caps
     assert [line["name"] for line in lines] == ["a.png", "b.png", "c.png", "d.jpg", "e.png"]
     assert set(lines[1]) == set(lines[3]) == {"name", "error"}
     assert "--invert" in lines[3]["error"]
-    model = inference.load(tmp_path / "run")
+    model = kinds.load_air(tmp_path / "run")
     expected = model.infer(np.stack(list(images.values())))
     assert len(np.unique(expected.count_probs[:, 0])) == 3
     for line, count, probs in zip(lines[::2], expected.counts, expected.count_probs, strict=True):

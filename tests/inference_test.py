@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import air_jax
-from air_jax import export, inference, metrics, parallel
+from air_jax import export, inference, kinds, metrics, parallel
 from air_jax.checkpoint import CheckpointError
 from air_jax.distributions import UnaryCode
 from tests import tiny
@@ -46,7 +46,7 @@ def assert_same(a, b):
 
 
 def test_load_is_the_packages_own_and_other_names_are_refused():
-    assert air_jax.load is inference.load
+    assert air_jax.load is kinds.load
     assert {"load", "__version__"} <= {*air_jax.__all__} & {*dir(air_jax)}
     with pytest.raises(AttributeError, match="air_jax.*'fit'"):
         air_jax.fit  # noqa: B018

@@ -317,10 +317,10 @@ def test_of_several_seeds_one_that_diverges_is_frozen_and_the_others_go_on(
     two_seeds, tmp_path, monkeypatch
 ):
     _, expected = two_seeds
-    create = loop.create_air_training
+    create = loop.kinds.create_training
 
-    def diverging(**options):
-        training = create(**options)
+    def diverging(config, **options):
+        training = create(config, **options)
 
         def train_step(state, images, keys):
             return training.train_step(state, images, keys)
@@ -335,7 +335,7 @@ def test_of_several_seeds_one_that_diverges_is_frozen_and_the_others_go_on(
         return training._replace(train_step=train_step, init=init)
 
     bad_key = jax.random.split(jax.random.key(4), 3)[0]
-    monkeypatch.setattr(loop, "create_air_training", diverging)
+    monkeypatch.setattr(loop.kinds, "create_training", diverging)
     results = loop.run(tiny_config(estimator="nvil", seed=3, num_seeds=2), str(tmp_path))
     assert [result.get("not_finite_at") for result in results] == [None, 0]
     assert [result["step"] for result in results] == [40, 0]

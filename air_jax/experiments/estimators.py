@@ -44,6 +44,7 @@ from air_jax import (
     estimators,
     figures,
     gradient_noise,
+    kinds,
     parallel,
     provenance,
     sections,
@@ -160,6 +161,7 @@ def run(config: Mapping[str, Any], workdir: str, plan: Plan) -> dict[str, Any]:
         are unknown.
     """
     sections.check(config)
+    kinds.require(config, "air")
     plan.check(config)
     dataset = create_dataset(**config["data"])
     key_init, key_run, key_draws = jax.random.split(jax.random.key(config["seed"]), 3)

@@ -32,6 +32,7 @@ from air_jax import (
     checkpoint,
     figures,
     figures_runs,
+    kinds,
     loop,
     parallel,
     provenance,
@@ -41,7 +42,6 @@ from air_jax import (
 )
 from air_jax.data.dataset import create_dataset
 from air_jax.experiments import arguments
-from air_jax.inference import load
 from air_jax.interruption import Interrupted, Signals
 from air_jax.main import log_plainly
 from air_jax.monitor import NonFiniteError
@@ -90,10 +90,11 @@ def run(
       What `reliability.json` holds.
 
     Raises:
-      ValueError: if a number is not positive, the workdir holds runs of another config, or a
-        program failed.
+      ValueError: if a number is not positive, the model does not count, the workdir holds runs of
+        another config, or a program failed.
       Interrupted: after SIGTERM or SIGINT, once every run has saved its state.
     """
+    kinds.require(config, "air")
     if not seeds or min(seeds_per_program, num_processes) < 1:
         raise ValueError(
             f"seeds {seeds}, {seeds_per_program} a program, {num_processes} at a time: there must "
@@ -226,7 +227,7 @@ def _draw(
     scenes = create_dataset(**config["data"]).validation
     policies, z_where, z_pres = {}, [], []
     for seed in shown:
-        objects = load(folders[seed]).infer(scenes.images)
+        objects = kinds.load_air(folders[seed]).infer(scenes.images)
         z_where.append(objects.z_where)
         z_pres.append(np.arange(objects.z_where.shape[1]) < objects.counts[:, None])
         policies[seed] = scan_policy.scan_policy(

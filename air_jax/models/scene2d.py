@@ -9,6 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from air_jax import distributions
 from air_jax.models import modules, spatial_transformer
 
 # exp(+-4): scales far beyond any that a prior supports, and finite. Only a diverging network gets
@@ -119,10 +120,7 @@ class Scene2D(nn.Module):
         Returns:
           `[...]`.
         """
-        chex.assert_equal_shape([images, canvas])
-        squared = jnp.square((images - canvas) / self.likelihood_scale)
-        constant = math.log(self.likelihood_scale) + 0.5 * math.log(2 * math.pi)
-        return -0.5 * squared.sum((-3, -2, -1)) - constant * math.prod(images.shape[-3:])
+        return distributions.image_log_prob(images, canvas, scale=self.likelihood_scale)
 
     def sample(self, key: chex.PRNGKey, counts: jax.Array, num_steps: int) -> jax.Array:
         """Draws scenes from the model, without the likelihood's noise.

@@ -29,8 +29,17 @@ def _bilinear_weights(coordinates: jax.Array, size: int) -> jax.Array:
     return jax.nn.relu(1.0 - jnp.abs(position[..., None] - jnp.arange(size)))
 
 
-def _resample(images: jax.Array, rows: jax.Array, columns: jax.Array) -> jax.Array:
-    """Applies `rows` `[B, h, H]` and `columns` `[B, w, W]` to `[B, H, W, C]`: `[B, h, w, C]`."""
+def resample(images: jax.Array, rows: jax.Array, columns: jax.Array) -> jax.Array:
+    """Applies one matrix per axis to each image.
+
+    Args:
+      images: float32 `[B, H, W, C]`.
+      rows: weights of the old rows in the new ones, `[B, h, H]`.
+      columns: likewise, `[B, w, W]`.
+
+    Returns:
+      `[B, h, w, C]`.
+    """
     batch, height, width, channels = images.shape
     images = images.reshape(batch, height, width * channels)
     images = jnp.einsum("bhy,byk->bhk", rows, images, precision=_PRECISION)
@@ -54,7 +63,7 @@ def attend(images: jax.Array, z_where: jax.Array, *, window_size: int) -> jax.Ar
     window = _pixel_centres(window_size)
     rows = _bilinear_weights((window - shift_y) / scale, images.shape[1])
     columns = _bilinear_weights((window - shift_x) / scale, images.shape[2])
-    return _resample(images, rows, columns)
+    return resample(images, rows, columns)
 
 
 def place(windows: jax.Array, z_where: jax.Array, *, image_size: int) -> jax.Array:
@@ -73,7 +82,7 @@ def place(windows: jax.Array, z_where: jax.Array, *, image_size: int) -> jax.Arr
     image = _pixel_centres(image_size)
     rows = _bilinear_weights(image * scale + shift_y, windows.shape[1])
     columns = _bilinear_weights(image * scale + shift_x, windows.shape[2])
-    return _resample(windows, rows, columns)
+    return resample(windows, rows, columns)
 
 
 def window_box(z_where: jax.typing.ArrayLike, image_size: int) -> jax.Array:

@@ -1,0 +1,214 @@
+"""The kinds of model that a run can train, and what belongs to each: the only place to add one.
+
+The loop, validation and evaluation know a model by its `Kind`, which a config names in `model`.
+What a kind's sections are splatted into says which keys they hold (`sections.check`).
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from air_jax import draw, evaluate, export, inference
+from air_jax.checkpoint import CheckpointError
+from air_jax.data.scenes import Scenes
+from air_jax.distributions import create_prior
+from air_jax.models.air import AIR
+from air_jax.models.draw import DRAW
+from air_jax.models.modules import Baseline
+from air_jax.models.scene2d import Scene2D
+from air_jax.train import Training, create_air_training, create_optimizer
+from air_jax.trained import Inference, TrainedModel
+
+Config = Mapping[str, Any]
+
+_MODULE = frozenset({"parent", "name"})
+_IMAGE = frozenset({"image_size", "channels"})
+
+
+class Section(NamedTuple):
+    """What a section of a config is: the argument list of a function.
+
+    Attributes:
+      function: takes the section as keyword arguments.
+      from_elsewhere: its arguments that are not in the section.
+      besides: keys of the section that are not its arguments.
+    """
+
+    function: Callable[..., Any]
+    from_elsewhere: frozenset[str] = frozenset()
+    besides: frozenset[str] = frozenset()
+
+
+class Kind(NamedTuple):
+    """What belongs to one kind of model.
+
+    Attributes:
+      scalars: entries of a config that only this kind reads.
+      sections: likewise; `evaluation` holds the options of `evaluate`.
+      create_training: from these scalars and sections, `num_train_steps`, `image_size`, `channels`
+        and `freeze_non_finite`, all by name.
+      create_model: from an exported config and parameters.
+      evaluate: `(model, scenes, *, key, **options)` to plain numbers, JSON-able.
+      validate: what a model said of scenes, and these, to the scalars of a validation.
+      warnings: what is allowed in a config and yet seldom meant, in sentences.
+    """
+
+    scalars: frozenset[str]
+    sections: Mapping[str, Section]
+    create_training: Callable[..., Training]
+    create_model: Callable[[Config, Any], TrainedModel]
+    evaluate: Callable[..., dict[str, Any]]
+    validate: Callable[[Inference, Scenes], dict[str, float]]
+    warnings: Callable[[Config], list[str]]
+
+
+def _air_warnings(config: Config) -> list[str]:
+    steps, length = config["prior"]["steps"], config["train"]["num_steps"]
+    num_steps, data = config["inference"]["num_steps"], config["data"]
+    warnings = []
+    if steps > length:
+        warnings.append(
+            f"prior.steps is {steps} and train.num_steps {length}: the model will be judged with a "
+            "prior that it was never trained with."
+        )
+    if data["source"] != "path" and max(data["counts"], default=0) > num_steps:
+        warnings.append(
+            f"scenes hold up to {max(data['counts'])} objects and the network takes {num_steps} "
+            "steps (inference.num_steps)."
+        )
+    return warnings
+
+
+_EVALUATION = Section(evaluate.evaluate, frozenset({"model", "scenes", "key"}))
+
+KINDS = {
+    "air": Kind(
+        scalars=frozenset({"estimator", "num_samples", "centring", "limit"}),
+        sections={
+            "scene": Section(Scene2D, _IMAGE | _MODULE),
+            "inference": Section(AIR, _MODULE | {"scene"}),
+            "baseline": Section(Baseline, _MODULE, frozenset({"decay"})),
+            "prior": Section(create_prior, frozenset({"num_steps"})),
+            "optimizer": Section(create_optimizer, frozenset({"num_steps"})),
+            "evaluation": _EVALUATION,
+        },
+        create_training=create_air_training,
+        create_model=inference.create_model,
+        evaluate=evaluate.evaluate,
+        validate=evaluate.validation_scalars,
+        warnings=_air_warnings,
+    ),
+    "draw": Kind(
+        scalars=frozenset(),
+        sections={
+            "draw": Section(DRAW, _IMAGE | _MODULE),
+            "optimizer": Section(
+                create_optimizer, frozenset({"num_steps", "baseline_learning_rate"})
+            ),
+            "evaluation": _EVALUATION,
+        },
+        create_training=draw.create_draw_training,
+        create_model=draw.create_model,
+        evaluate=evaluate.evaluate,
+        validate=evaluate.validation_scalars,
+        warnings=lambda config: [],
+    ),
+}
+
+
+def of(config: Config) -> Kind:
+    """The kind of a config; one from before there were several is AIR's.
+
+    Args:
+      config: a run's or an exported model's.
+
+    Raises:
+      ValueError: if there is no such kind; lists the valid names.
+    """
+    return KINDS[_name(config)]
+
+
+def require(config: Config, name: str) -> None:
+    """Refuses another kind of model.
+
+    Args:
+      config: a run's or an exported model's.
+      name: the kind that is needed.
+
+    Raises:
+      ValueError: if the config's is another.
+    """
+    if _name(config) != name:
+        raise ValueError(f"model is {_name(config)!r}; this needs {name!r}.")
+
+
+def _name(config: Config) -> str:
+    name = config.get("model", "air")
+    if name not in KINDS:
+        raise ValueError(f"model is {name!r}; valid names are {', '.join(map(repr, KINDS))}.")
+    return name
+
+
+def create_training(config: Config, **options: Any) -> Training:
+    """What a run of the config trains.
+
+    Args:
+      config: a whole config.
+      **options: `image_size`, `channels` and `freeze_non_finite`, as in `create_air_training`.
+
+    Raises:
+      TypeError: if a section has an unknown key or lacks one.
+      ValueError: if a name in the config is unknown.
+    """
+    kind = of(config)
+    names = kind.scalars | kind.sections.keys() - {"evaluation"}
+    return kind.create_training(
+        **{name: config[name] for name in names},
+        num_train_steps=config["train"]["num_steps"],
+        **options,
+    )
+
+
+def create_model(config: Config, params: Any) -> TrainedModel:
+    """A model from its config (plain types, as exported, with `image`) and parameters."""
+    return of(config).create_model(config, params)
+
+
+def load(directory: str | Path) -> TrainedModel:
+    """Loads an exported model.
+
+    Args:
+      directory: a run's workdir, or the folder `model` inside it.
+
+    Returns:
+      An `inference.Model` of AIR or DAIR, a `draw.DrawModel` of DRAW.
+
+    Raises:
+      CheckpointError: if the folder holds no model, a damaged one or one with other settings.
+    """
+    params, config = export.load_model(directory)
+    try:
+        return create_model(config, params)
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"the config of the model in {directory} is not one that this air_jax knows "
+            f"({type(error).__name__}: {error}). Use the air_jax that wrote it"
+        ) from error
+
+
+def load_air(directory: str | Path) -> inference.Model:
+    """Loads an exported model that finds objects.
+
+    Args:
+      directory: a run's workdir, or the folder `model` inside it.
+
+    Raises:
+      CheckpointError: as `load`, or if the model is of another kind.
+    """
+    model = load(directory)
+    if not isinstance(model, inference.Model):
+        raise CheckpointError(
+            f"the model in {directory} is {_name(model.config)!r}, which finds no objects. Give "
+            "one of AIR or DAIR"
+        )
+    return model

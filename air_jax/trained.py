@@ -1,0 +1,122 @@
+"""What all trained models have in common: their interface, and how they take images."""
+
+import math
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from air_jax import parallel
+
+
+class Inference(Protocol):
+    """What a model says about n images; a kind of model may say more. NumPy arrays."""
+
+    @property
+    def reconstructions(self) -> np.ndarray:
+        """At the posterior means, `[n, H, W, C]`."""
+
+    @property
+    def elbo_terms(self) -> dict[str, np.ndarray]:
+        """`elbo` and its terms at one sample of the posterior, nats, `[n]` each."""
+
+
+class TrainedModel(Protocol):
+    """A network with its parameters, as `kinds.load` and `kinds.create_model` return it."""
+
+    @property
+    def params(self) -> Any:
+        """Of the network."""
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The run's, as plain types."""
+
+    def infer(
+        self, images: np.ndarray, *, key: chex.PRNGKey | None = None, batch_size: int = 256
+    ) -> Inference:
+        """What it says about images `[n, H, W, C]`; the key is of the sample for the ELBO."""
+
+    def iwae(
+        self,
+        images: np.ndarray,
+        *,
+        key: chex.PRNGKey,
+        num_samples: int = 100,
+        batch_size: int = 100,
+    ) -> np.ndarray:
+        """IWAE bound of log p(x) from `num_samples` samples, nats, `[n]`."""
+
+
+def check_images(images: np.ndarray, *, image_size: int, channels: int) -> np.ndarray:
+    """Images as a network takes them.
+
+    Args:
+      images: `[n, H, W, C]` or, with one channel, `[n, H, W]`; float in [0, 1] or uint8.
+      image_size: H and W.
+      channels: C.
+
+    Returns:
+      float32 `[n, H, W, C]` in [0, 1].
+
+    Raises:
+      ValueError: if the shape or the range of the images is another.
+    """
+    images = np.asarray(images)
+    given = images.shape
+    if images.ndim == 3 and channels == 1:
+        images = images[..., None]
+    expected = (image_size, image_size, channels)
+    if images.ndim != 4 or images.shape[1:] != expected or not len(images):
+        raise ValueError(
+            f"images have shape {given}; this model takes [n, "
+            f"{', '.join(map(str, expected))}] with n > 0. "
+            "air_jax.data.images.prepare_images resizes."
+        )
+    if images.dtype == np.uint8:
+        return images.astype(np.float32) / np.float32(255.0)
+    images = images.astype(np.float32)
+    if not (np.isfinite(images).all() and images.min() >= 0 and images.max() <= 1):
+        raise ValueError(
+            "images hold values that are not finite or not in [0, 1]; scale them, or pass uint8."
+        )
+    return images
+
+
+def batches(images: np.ndarray, batch_size: int) -> Iterator[tuple[int, int, jax.Array]]:
+    """Batches of one shape, padded with zeros, sharded over the devices: start, stop, images.
+
+    A set smaller than a batch takes the next power of two, so that few shapes are ever compiled.
+
+    Args:
+      images: float32 `[n, H, W, C]`.
+      batch_size: images at a time.
+
+    Raises:
+      ValueError: if `batch_size` < 1.
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size}; it must be at least 1.")
+    devices = parallel.local_mesh().size
+    size = min(batch_size, 2 ** math.ceil(math.log2(len(images))))
+    size = math.ceil(size / devices) * devices
+    for start in range(0, len(images), size):
+        stop = min(start + size, len(images))
+        batch = np.zeros((size, *images.shape[1:]), np.float32)
+        batch[: stop - start] = images[start:stop]
+        yield start, stop, parallel.shard(batch)
+
+
+def example_keys(key: chex.PRNGKey, start: int, size: int) -> jax.Array:
+    """Keys of the examples start..start + size: those of a batch do not depend on its size.
+
+    Args:
+      key: of the set.
+      start: the first example's place in it.
+      size: of the batch.
+    """
+    places = jnp.arange(start, start + size)
+    return parallel.shard(jax.vmap(lambda i: jax.random.fold_in(key, i))(places))

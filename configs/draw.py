@@ -1,0 +1,41 @@
+"""DRAW (Gregor et al., 2015) on multi-MNIST, which the paper compares AIR with (Sec. 3.1.1).
+
+    python -m air_jax.main --config=configs/draw.py --workdir=runs/draw
+
+It counts nothing. No score is stated here: no run of this length was measured.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import base
+
+
+def get_config() -> ConfigDict:
+    """The base config's data, intervals and evaluation; a model of its own."""
+    shared = base.get_config()
+    config = ConfigDict({"model": "draw", "seed": shared.seed, "num_seeds": shared.num_seeds})
+    config.data = shared.data
+
+    # air_jax.models.draw.DRAW
+    config.draw = ConfigDict(
+        {
+            "num_steps": 40,  # as in the paper
+            "read_size": 12,
+            "write_size": 12,
+            "hidden_size": 256,
+            "z_size": 50,
+            "canvas_bias": -2.0,  # as the decoder of AIR's base config
+            "likelihood_scale": 0.3,  # AIR's: the bounds are of the same likelihood
+        }
+    )
+
+    # air_jax.train.create_optimizer
+    config.optimizer = ConfigDict(
+        {"learning_rate": 1e-3, "final_fraction": 0.01, "clip_norm": 1_000.0}
+    )
+
+    # air_jax.loop
+    config.train = shared.train
+    # air_jax.evaluate.evaluate
+    config.evaluation = shared.evaluation
+    return config.lock()

@@ -1,0 +1,56 @@
+"""What the table of kinds promises, of every kind."""
+
+import inspect
+
+import pytest
+
+from air_jax import kinds
+from air_jax.draw import DrawModel
+from air_jax.experiments import estimators, reliability
+from configs import draw as draw_config
+from configs import smoke
+from tests import tiny
+
+
+@pytest.mark.parametrize("name", kinds.KINDS)
+def test_training_takes_what_the_config_holds(name):
+    kind = kinds.KINDS[name]
+    taken = inspect.signature(kind.create_training).parameters.keys()
+    own = kind.scalars | kind.sections.keys() - {"evaluation"}
+    assert taken - own == {"num_train_steps", "image_size", "channels", "freeze_non_finite"}
+
+
+def test_a_config_from_before_there_were_kinds_is_airs():
+    assert "model" not in tiny.MODEL_CONFIG
+    assert kinds.of(tiny.MODEL_CONFIG) is kinds.KINDS["air"]
+    assert kinds.create_model(tiny.MODEL_CONFIG, None).air.num_steps == 2
+
+
+def test_an_unknown_kind_is_refused_with_the_valid_ones():
+    with pytest.raises(ValueError, match="model is 'vae'; valid names are 'air', 'draw'"):
+        kinds.of({"model": "vae"})
+
+
+def test_the_config_names_the_kind():
+    config = draw_config.get_config().to_dict()
+    model = kinds.create_model({**config, "image": {"image_size": 50, "channels": 1}}, None)
+    assert isinstance(model, DrawModel)
+    assert model.network.num_steps == 40
+
+
+def test_experiments_on_objects_refuse_a_model_that_has_none(tmp_path):
+    config = draw_config.get_config().to_dict()
+    with pytest.raises(ValueError, match="model is 'draw'; this needs 'air'"):
+        reliability.run(config, str(tmp_path), seeds=range(1), seeds_per_program=1, num_processes=1)
+    with pytest.raises(ValueError, match="model is 'draw'; this needs 'air'"):
+        estimators.run(config, str(tmp_path), plan=None)
+
+
+def test_what_is_seldom_meant_is_said():
+    config = smoke.get_config()
+    assert kinds.of(config).warnings(config) == []
+    config.prior.steps = config.train.num_steps + 1
+    config.data.counts = (0, config.inference.num_steps + 1)
+    first, second = kinds.of(config).warnings(config)
+    assert "never trained with" in first
+    assert "up to 3 objects and the network takes 2 steps" in second
