@@ -49,7 +49,7 @@ def timeline(
     """Reconstructions and attention windows as training goes on (the paper's figure 3, left).
 
     Args:
-      images: the data, uint8 or float in [0, 1], `[M, S, S]` or `[M, S, S, 1]`.
+      images: as in `reconstruction_rows`.
       steps: training steps of the T milestones.
       reconstructions: of the same images at each milestone, `[T, M, S, S]` or `[..., 1]`.
       z_where: `(s, t_x, t_y)` of each window, `[T, M, N, 3]`.
@@ -61,9 +61,40 @@ def timeline(
     Raises:
       ValueError: if shapes disagree or the images are not square.
     """
+    labels = [thousands(step) for step in steps]
+    return reconstruction_rows(
+        images, labels, reconstructions, z_where, z_pres, title="training step"
+    )
+
+
+def reconstruction_rows(
+    images: np.ndarray,
+    labels: Sequence[str],
+    reconstructions: np.ndarray,
+    z_where: np.ndarray,
+    z_pres: np.ndarray,
+    *,
+    title: str = "",
+) -> Figure:
+    """Several models' reconstructions and attention windows of the same images.
+
+    Args:
+      images: the data, uint8 or float in [0, 1], `[M, S, S]` or `[M, S, S, 1]`.
+      labels: of the T rows.
+      reconstructions: `[T, M, S, S]` or `[..., 1]`.
+      z_where: `(s, t_x, t_y)` of each window, `[T, M, N, 3]`.
+      z_pres: 1 where a window is in use, 0 elsewhere, `[T, M, N]`.
+      title: of the rows.
+
+    Returns:
+      A row of data, and below it one for each label.
+
+    Raises:
+      ValueError: if shapes disagree or the images are not square.
+    """
     images, reconstructions = _without_channel(images, 3), _without_channel(reconstructions, 4)
     num_images, size = images.shape[:2]
-    num_rows, num_steps = len(steps), np.shape(z_pres)[-1]
+    num_rows, num_steps = len(labels), np.shape(z_pres)[-1]
     check_shape("images", images, (num_images, size, size))
     check_shape("reconstructions", reconstructions, (num_rows, *images.shape))
     check_shape("z_where", z_where, (num_rows, num_images, num_steps, 3))
@@ -81,7 +112,7 @@ def timeline(
         axes = figure.add_axes((x / width, y / height, tile / width, tile / height))
         _show_image(axes, image)
         if column == 0:
-            label = "data" if row == 0 else thousands(steps[row - 1])
+            label = "data" if row == 0 else labels[row - 1]
             axes.set_ylabel(label, rotation=0, ha="right", va="center", fontsize=10)
         return axes
 
@@ -93,7 +124,7 @@ def timeline(
             for step in np.flatnonzero(np.asarray(z_pres)[row, column]):
                 _draw_window(axes, boxes[row, column, step], int(step), linewidth=1.3, fontsize=6)
     middle_of_rows = (bottom + num_rows * pitch / 2) / height
-    figure.supylabel("training step", x=0.08 / width, y=middle_of_rows, fontsize=9)
+    figure.supylabel(title, x=0.08 / width, y=middle_of_rows, fontsize=9)
     _add_legend(figure, num_steps, columns)
     return figure
 

@@ -33,7 +33,7 @@ LAYERS = (
     {"loop"},
     {"main"},
     {"experiments.arguments", "experiments.compare", "experiments.estimators_report"},
-    {"experiments.estimators", "experiments.reliability"},
+    {"experiments.estimators", "experiments.generalization", "experiments.reliability"},
     {"experiments.ablation"},
     {""},  # the package itself: the library's face
 )
