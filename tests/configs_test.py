@@ -7,6 +7,7 @@ import jax
 import pytest
 
 from air_jax import sections
+from air_jax.data.dataset import create_dataset
 from air_jax.train import create_air_training
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -29,7 +30,7 @@ def _training_state(config):
             **{section: config[section].to_dict() for section in SECTIONS},
             num_train_steps=config.train.num_steps,
             image_size=config.data.image_size,
-            channels=1,
+            channels=3 if config.data.source == "sprites" else 1,
         ).init(key)
 
     return jax.eval_shape(build, jax.random.key(0))
@@ -70,6 +71,17 @@ def test_config_counts_fit_its_steps_and_intervals_its_calls(name):
     for interval in ("num_steps", "log_every", "evaluate_every", "checkpoint_every"):
         assert config.train[interval] % config.train.steps_per_call == 0
     assert config.train.validation_images <= config.data.num_validation
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_config_s_data_are_made_with_its_options(name):
+    config = _load(name)
+    # Of any source: composing takes the options, wherever digits come from.
+    source = "sprites" if config.data.source == "sprites" else "embedded"
+    sizes = {"num_train": 4, "num_validation": 4, "num_test": 4}
+    options = {**config.data.to_dict(), **sizes, "source": source, "cache_dir": ""}
+    images = create_dataset(**options).train.images
+    assert images.shape[:3] == (4, config.data.image_size, config.data.image_size)
 
 
 @pytest.mark.parametrize("section", [*SECTIONS, "data", "train", "evaluation", None])

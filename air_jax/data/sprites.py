@@ -19,7 +19,7 @@ _MAX_ROUNDS = 500  # enough where one try in twenty is legal; some ten seconds w
 
 
 class _Templates(NamedTuple):
-    """Every shape in every size; the first of each size is `sides[i] == least side + i`.
+    """Every shape in every size; T templates, the shapes of the least size first.
 
     Attributes:
         coverage: share of each pixel inside the shape, float32 `[T, R + 1, R + 1]`; the last row
@@ -137,7 +137,7 @@ def _draw_colours(shape: tuple[int, int], rng: np.random.Generator) -> np.ndarra
 
 
 def _make_templates(sprite_size: tuple[int, int]) -> _Templates:
-    """Draws every shape in every size, `T = len(SHAPES) * number of sizes`, sizes outermost."""
+    """Draws every shape in every size."""
     low, high = sprite_size
     num_sizes = high - low + 1
     coverage = np.zeros((num_sizes, len(SHAPES), high + 1, high + 1), np.float32)
@@ -150,16 +150,19 @@ def _make_templates(sprite_size: tuple[int, int]) -> _Templates:
 
 def _coverage(shape: str, side: int) -> np.ndarray:
     """Share of each pixel that lies inside a shape of this side, `[side, side]`."""
-    centres = (np.arange(side * _SUBPIXELS) + 0.5) / (side * _SUBPIXELS)
-    down, right = centres[:, None], np.abs(centres - 0.5)  # symmetric from left to right
+    # Twice the subpixels' distances from the top and from the middle: in integers, so that none
+    # falls to either side of an edge by rounding.
+    size = side * _SUBPIXELS
+    down = 2 * np.arange(size)[:, None] + 1
+    across, right = np.abs(down - size), np.abs(down.T - size)
     if shape == "circle":
-        inside = (down - 0.5) ** 2 + right**2 <= 0.25
+        inside = across**2 + right**2 <= size**2
     elif shape == "square":
-        inside = (down >= 0) & (right <= 0.5)
+        inside = np.ones((size, size), bool)
     elif shape == "triangle":
         inside = 2 * right <= down
     elif shape == "diamond":
-        inside = np.abs(down - 0.5) + right <= 0.5
+        inside = across + right <= size
     else:
         raise ValueError(f"shape is {shape!r}; valid names are {SHAPES}")
     return inside.reshape(side, _SUBPIXELS, side, _SUBPIXELS).mean((1, 3))
