@@ -131,10 +131,10 @@ def test_colours_are_saturated_and_tell_the_sprites_of_a_scene_apart():
         for k, mask in enumerate(masks):
             visible = mask & ~np.any([np.zeros_like(mask), *masks[k + 1 :]], axis=0)
             whole = visible.reshape(50, SUBPIXELS, 50, SUBPIXELS).all((1, 3))
-            colours = np.unique(scenes.images[i][whole], axis=0)
-            if len(colours):  # a sliver may have no whole pixel
-                assert len(colours) == 1, "one colour all over"
-                hues[i, k], saturation, value = colorsys.rgb_to_hsv(*(colours[0] / 255))
+            if whole.any():  # a sliver may have no whole pixel
+                # Not of every pixel: one may hold a corner finer than this grid.
+                colour = np.median(scenes.images[i][whole], axis=0) / 255
+                hues[i, k], saturation, value = colorsys.rgb_to_hsv(*colour)
                 assert saturation > 0.59 and value > 0.69
     assert np.isfinite(hues).mean() > 0.95
     for a, b in itertools.combinations(range(3), 2):
