@@ -120,7 +120,7 @@ def run(config: Mapping[str, Any], workdir: str) -> list[dict[str, Any]]:
     # Restore order: the state is built from the config, then replaced by the newest complete
     # checkpoint. Keys need no saving: those of a step are folded from the seed and the step.
     names = (
-        *("estimator", "num_samples", "centring"),
+        *("estimator", "num_samples", "centring", "limit"),
         *("scene", "inference", "baseline", "prior", "optimizer"),
     )
     image = {"image_size": dataset.train.images.shape[1], "channels": dataset.train.images.shape[3]}

@@ -14,7 +14,7 @@ from air_jax.models.air import AIR
 from air_jax.models.modules import Baseline
 from air_jax.models.scene2d import Scene2D
 
-_SCALARS = {"seed", "num_seeds", "estimator", "num_samples", "centring"}
+_SCALARS = {"seed", "num_seeds", "estimator", "num_samples", "centring", "limit"}
 
 
 class Options(NamedTuple):

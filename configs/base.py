@@ -21,6 +21,8 @@ def get_config() -> ConfigDict:
     # What a score function's signal is centred by: "none", "moving_mean" over earlier batches or
     # "leave_one_out" over the other samples.
     config.centring = "moving_mean"
+    # The most objects of a pass in training: "none" for N, or "uniform", 1 to N for each image.
+    config.limit = "none"
 
     # air_jax.data.dataset.create_dataset
     config.data = ConfigDict(

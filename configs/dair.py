@@ -14,12 +14,15 @@ def get_config():
     config = base.get_config()
     config.inference.variant = "dair"
     config.inference.glimpse_source = "error"
-    # A third object can mend what two have missed, so it stays dear; more objects at first keep
-    # the dear prior from ending all of them (WORKSPACE.md).
+    # Since its window reads the error, a later object can mend what the first ones have missed. So
+    # the prior stays dear, and passes that must end early have the first ones learn to do without;
+    # more objects at first keep the dear prior from ending all of them (WORKSPACE.md).
+    config.limit = "uniform"
     config.prior.start = 1e-9
     config.prior.end = 1e-9
     config.prior.steps = 0
     config.inference.presence_logit = 2.0
+    config.inference.embedding_size = 512
     config.optimizer.learning_rate = 4e-4
     config.optimizer.baseline_learning_rate = 4e-3
     config.train.num_steps = 2_400

@@ -7,7 +7,8 @@ Runs `air_jax.experiments.reliability` once for every change of a set, each in a
 inside the workdir, and writes `table.md` with all of them. The sets are
 
     recipe    what the recipe consists of: schedule of the prior, presence logit, window prior,
-              decoder bias, initial scale of the embedding, learning rate
+              decoder bias, initial scale of the embedding, learning rates, clipping
+    dair      what DAIR's recipe adds to that
     scenes    other scenes than the recipe was found on, the window prior following the size
 """
 
@@ -38,6 +39,17 @@ RECIPE: dict[str, Changes] = {
         "optimizer.learning_rate": 1e-3,
         "optimizer.baseline_learning_rate": 1e-2,
     },
+    "final_fraction_0.1": {"optimizer.final_fraction": 0.1},
+    "not_clipped": {"optimizer.clip_norm": 1e9},
+    "limit_uniform": {"limit": "uniform"},
+}
+
+DAIR: dict[str, Changes] = {
+    "as_shipped": {},
+    "limit_none": {"limit": "none"},
+    "embedding_256": {"inference.embedding_size": 256},
+    "glimpse_from_image": {"inference.glimpse_source": "image"},
+    "prior_constant": {"prior.steps": 0},
 }
 
 # A digit has 20 pixels of ink and its window about 23: `scale_prior` is image over window, and its
@@ -58,7 +70,7 @@ SCENES: dict[str, Changes] = {
     "noise": {"data.noise": 0.1},
 }
 
-SETS = {"recipe": RECIPE, "scenes": SCENES}
+SETS = {"recipe": RECIPE, "dair": DAIR, "scenes": SCENES}
 
 
 def change(config: Mapping[str, Any], changes: Changes) -> dict[str, Any]:

@@ -184,7 +184,7 @@ def run(config: Mapping[str, Any], workdir: str, plan: Plan) -> dict[str, Any]:
     results = {
         "arguments": sys.argv[1:],
         "commit": provenance.commit(),
-        "data": dataset.description,
+        "data": {name: dataset.description[name] for name in ("source", "digest")},
         "seed": config["seed"],
         "draws": plan.num_draws,
         "images_per_count": plan.images_per_count,
