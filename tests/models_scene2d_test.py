@@ -30,7 +30,7 @@ def compose(scene, layers, present):
     return np.asarray(scene.colours(canvas))
 
 
-@pytest.mark.parametrize("present", itertools.product([0.0, 1.0], repeat=3))
+@pytest.mark.parametrize("present", [*itertools.product([0.0, 1.0], repeat=3)])
 def test_layers_compose_as_seen_from_the_front_pixel_by_pixel(present):
     scene = tiny.create(channels=3, composition="layered").scene
     colours, opacities = random_layers(np.random.default_rng(0), 3)
@@ -62,10 +62,11 @@ def test_compositions_are_the_same_where_nothing_overlaps_and_differ_where_somet
     overlapping = apart.copy()
     overlapping[1, :, 1] = 1
     for opacity, same in ((apart, True), (overlapping, False)):
+        pairs = [*zip(colours, opacity, strict=True)]
         canvases = []
         for composition in ("additive", "layered"):
             scene = tiny.create(channels=3, composition=composition).scene
-            layers = [layer(c, o)[..., : scene.canvas_channels] for c, o in zip(colours, opacity)]  # noqa: B905
+            layers = [layer(*pair)[..., : scene.canvas_channels] for pair in pairs]
             canvases.append(compose(scene, layers, [1.0] * 3))
         assert np.allclose(*canvases, atol=1e-6) == same
 
