@@ -117,7 +117,7 @@ def create_dataset(
         )
     if seed < 0:
         raise ValueError(f"seed is {seed}; it must be an integer >= 0")
-    shared = {"image_size": image_size, "counts": counts, "noise": noise}
+    shared: dict[str, Any] = {"image_size": image_size, "counts": counts, "noise": noise}
     options = _plain({**shared, "num_images": sizes, "seed": seed})
     if source == "sprites":
         if tuple(digit_scale) != (1, 1):
