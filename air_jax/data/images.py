@@ -135,7 +135,8 @@ def prepare_images(
             square[:, y : y + height, x : x + width] = np.moveaxis(image, -1, 0)
             size = (image_size, image_size)
             resized = [Image.fromarray(c).resize(size, Image.Resampling.BILINEAR) for c in square]
-            image = np.stack(resized, axis=-1).clip(0, 1)  # rounding may leave [0, 1]
+            image = np.stack([np.asarray(channel) for channel in resized], axis=-1)
+            image = image.clip(0, 1)  # rounding may leave [0, 1]
             scale[i] = image_size / side
             offset[i] = np.array([x, y]) * (image_size / side)
             padded = "" if height == width else f"padded to {side}x{side} and "

@@ -144,8 +144,8 @@ def _make_templates(sprite_size: tuple[int, int]) -> _Templates:
     for i, side in enumerate(range(low, high + 1)):
         for label, shape in enumerate(SHAPES):
             coverage[i, label, :side, :side] = _coverage(shape, side)
-    coverage = coverage.reshape(-1, high + 1, high + 1)
-    return _Templates(coverage, coverage.sum((1, 2)), metrics.ink_boxes(coverage))
+    flat = coverage.reshape(-1, high + 1, high + 1)
+    return _Templates(flat, flat.sum((1, 2)), metrics.ink_boxes(flat))
 
 
 def _coverage(shape: str, side: int) -> np.ndarray:
