@@ -12,6 +12,15 @@ from air_jax.data.scenes import Scenes
 from air_jax.inference import Objects
 from air_jax.trained import Inference, TrainedModel
 
+# Greatest hidden share of an object in a scene, up to and with which it belongs here.
+_OVERLAPS = {
+    "none": 0.0,
+    "up to 25 %": 0.25,
+    "25 to 50 %": 0.5,
+    "50 to 75 %": 0.75,
+    "over 75 %": 1.0,
+}
+
 
 def evaluate(
     model: TrainedModel, scenes: Scenes, *, key: chex.PRNGKey, iwae_images: int, iwae_samples: int
@@ -28,8 +37,9 @@ def evaluate(
     Returns:
       Plain numbers and lists, JSON-able: `num_images`; `elbo` and its terms, nats per image, one
       sample; `iwae_K`, and `elbo_iwae_images`, the ELBO of the same images; and of a model that
-      finds objects what `counting` gives, over the images whose count is known, and what
-      `metrics.localisation` gives. What the scenes do not allow to measure is None.
+      finds objects what `counting` gives, over the images whose count is known, what
+      `metrics.localisation` gives, and, where objects hide others, what `by_overlap` gives. What
+      the scenes do not allow to measure is None.
     """
     key_elbo, key_iwae = jax.random.split(key)
     found = model.infer(scenes.images, key=key_elbo)
@@ -51,6 +61,8 @@ def evaluate(
         results |= metrics.localisation(
             found.boxes, found.presence, found.counts, scenes.boxes, scenes.counts
         )
+    if isinstance(found, Objects) and scenes.hidden.any():
+        results["by_overlap"] = by_overlap(found, scenes)
     return results
 
 
@@ -86,6 +98,36 @@ def counting(objects: Objects, counts: np.ndarray) -> dict[str, Any]:
     }
 
 
+def by_overlap(objects: Objects, scenes: Scenes) -> dict[str, dict[str, float]]:
+    """Counting and localisation by how much of its most hidden object a scene hides.
+
+    Over scenes of two objects or more: with fewer there is nothing to overlap, and they are easier.
+    More objects hide more, so that from share to share the counts differ too.
+
+    Args:
+      objects: inferred, n images.
+      scenes: the images, with counts, boxes and hidden shares.
+
+    Returns:
+      For each range of shares that occurs `num_images`, `count_accuracy` and what
+      `metrics.localisation` gives, against boxes of the whole objects.
+    """
+    greatest = scenes.hidden.max(axis=-1)
+    results, low = {}, -1.0
+    for name, high in _OVERLAPS.items():
+        here = (scenes.counts >= 2) & (greatest > low) & (greatest <= high)
+        low = high
+        if not here.any():
+            continue
+        found = objects.boxes[here], objects.presence[here], objects.counts[here]
+        results[name] = {
+            "num_images": int(here.sum()),
+            "count_accuracy": metrics.count_accuracy(objects.counts[here], scenes.counts[here]),
+            **metrics.localisation(*found, scenes.boxes[here], scenes.counts[here]),
+        }
+    return results
+
+
 def summary(results: Mapping[str, Any]) -> str:
     """An evaluation in a few lines for a terminal."""
     if "not_finite_at" in results:
@@ -105,4 +147,9 @@ def summary(results: Mapping[str, Any]) -> str:
             lines.append("  " + text.format(results[name]))
     for count, accuracy in results.get("count_accuracy_per_count", {}).items():
         lines.append(f"  count accuracy, n = {count}: {accuracy:.2%}")
+    for overlap, values in results.get("by_overlap", {}).items():
+        lines.append(
+            f"  hidden {overlap}: count accuracy {values['count_accuracy']:.2%}, AP at IoU 0.5 "
+            f"{values['average_precision_50']:.3f} ({values['num_images']:,} images)"
+        )
     return "\n".join(lines)

@@ -51,7 +51,8 @@ def timeline(
     Args:
       images: as in `reconstruction_rows`.
       steps: training steps of the T milestones.
-      reconstructions: of the same images at each milestone, `[T, M, S, S]` or `[..., 1]`.
+      reconstructions: of the same images at each milestone, `[T, M, S, S]`, `[..., 1]` or
+        `[..., 3]`.
       z_where: `(s, t_x, t_y)` of each window, `[T, M, N, 3]`.
       z_pres: 1 where a window is in use, 0 elsewhere, `[T, M, N]`.
 
@@ -79,9 +80,9 @@ def reconstruction_rows(
     """Several models' reconstructions and attention windows of the same images.
 
     Args:
-      images: the data, uint8 or float in [0, 1], `[M, S, S]` or `[M, S, S, 1]`.
+      images: the data, uint8 or float in [0, 1], `[M, S, S]`, `[M, S, S, 1]` or `[M, S, S, 3]`.
       labels: of the T rows.
-      reconstructions: `[T, M, S, S]` or `[..., 1]`.
+      reconstructions: `[T, M, S, S]`, `[..., 1]` or `[..., 3]`.
       z_where: `(s, t_x, t_y)` of each window, `[T, M, N, 3]`.
       z_pres: 1 where a window is in use, 0 elsewhere, `[T, M, N]`.
       title: of the rows.
@@ -95,7 +96,8 @@ def reconstruction_rows(
     images, reconstructions = _without_channel(images, 3), _without_channel(reconstructions, 4)
     num_images, size = images.shape[:2]
     num_rows, num_steps = len(labels), np.shape(z_pres)[-1]
-    check_shape("images", images, (num_images, size, size))
+    colours = images.shape[3:]
+    check_shape("images", images, (num_images, size, size, *((3,) if colours else ())))
     check_shape("reconstructions", reconstructions, (num_rows, *images.shape))
     check_shape("z_where", z_where, (num_rows, num_images, num_steps, 3))
     check_shape("z_pres", z_pres, (num_rows, num_images, num_steps))

@@ -53,7 +53,7 @@ class _Image(NamedTuple):
 
     Attributes:
         name: what the user knows it by.
-        pixels: grey, float32 `[H, W]` in [0, 1].
+        pixels: float32 `[H, W]`, or `[H, W, 3]` for a model of colours, in [0, 1].
         true_count: number of objects; -1 where unknown.
         error: why it cannot be used.
     """
@@ -138,7 +138,7 @@ def _run(options: argparse.Namespace) -> int:
     output = options.output
     _check_output(output, options.input)
     model = kinds.load_air(options.checkpoint)
-    inputs = _read(options.input)
+    inputs = _read(options.input, model.air.scene.channels)
 
     pictures = _Pictures(output / PICTURES_DIR, options.pictures)
     true_counts, inferred, num_resized, failed = [], [], 0, []
@@ -178,9 +178,9 @@ def _check_output(output: Path, source: Path) -> None:
         )
 
 
-def _read(source: Path) -> list[_Image]:
+def _read(source: Path, channels: int) -> list[_Image]:
     """Reads the input; images that cannot be read take their place among the others."""
-    user = images.read_images(source)
+    user = images.read_images(source, channels=channels)
     counts = [-1] * len(user.names) if user.counts is None else user.counts.tolist()
     found = [
         _Image(name, pixels, count, None)
@@ -247,7 +247,7 @@ def _find(
 
 
 def _in_original(objects: Objects, prepared: images.Prepared, shape: tuple[int, ...]) -> Objects:
-    """Brings boxes to pixels of the user's image of shape `(H, W)`; NaN without ink in it."""
+    """Brings boxes to pixels of the user's image of shape `(H, W, ...)`; NaN without ink in it."""
     windows, boxes = (
         images.to_original_boxes(edges, prepared.scale, prepared.offset)
         for edges in (objects.windows, objects.boxes)

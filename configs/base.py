@@ -29,7 +29,8 @@ def get_config() -> ConfigDict:
     # air_jax.data.dataset.create_dataset
     config.data = ConfigDict(
         {
-            "source": "auto",  # "tfds", "embedded", "path" (your own images) or "auto"
+            # "tfds", "embedded" or "auto" (digits), "sprites", "path" (your own images)
+            "source": "auto",
             "tfds_dir": "",  # TFDS's folder; "" for TFDS_DATA_DIR or TFDS's default
             "path": "",  # for source "path": a folder of pictures, an .npz or an .npy
             "invert": False,  # for source "path": dark objects on a light background
@@ -38,6 +39,7 @@ def get_config() -> ConfigDict:
             "image_size": 50,
             "counts": (0, 1, 2),
             "digit_scale": (1.0, 1.0),
+            "sprite_size": (),  # for source "sprites": least and greatest side, pixels
             "noise": 0.0,  # standard deviation of Gaussian noise upon the scenes
             "num_train": 60_000,
             "num_validation": 5_000,
@@ -56,6 +58,8 @@ def get_config() -> ConfigDict:
             "scale_prior": (2.2, 0.2),  # windows of about 23 pixels for digits with 20 of ink
             "shift_prior": (0.0, 1.0),
             "likelihood_scale": 0.3,
+            # "additive", the paper's sum, or "layered": later objects lie behind earlier ones.
+            "composition": "additive",
         }
     )
 

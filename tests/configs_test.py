@@ -7,6 +7,7 @@ import jax
 import pytest
 
 from air_jax import kinds, sections
+from air_jax.data.dataset import create_dataset
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 NAMES = sorted(path.stem for path in (ROOT / "configs").glob("*.py"))
@@ -28,7 +29,9 @@ def _training_state(config):
 
     def build(key):
         training = kinds.create_training(
-            config.to_dict(), image_size=config.data.image_size, channels=1
+            config.to_dict(),
+            image_size=config.data.image_size,
+            channels=3 if config.data.source == "sprites" else 1,
         )
         return training.init(key)
 
@@ -72,6 +75,17 @@ def test_config_counts_fit_its_steps_and_intervals_its_calls(name):
     for interval in ("num_steps", "log_every", "evaluate_every", "checkpoint_every"):
         assert config.train[interval] % config.train.steps_per_call == 0
     assert config.train.validation_images <= config.data.num_validation
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_config_s_data_are_made_with_its_options(name):
+    config = _load(name)
+    # Of any source: composing takes the options, wherever digits come from.
+    source = "sprites" if config.data.source == "sprites" else "embedded"
+    sizes = {"num_train": 4, "num_validation": 4, "num_test": 4}
+    options = {**config.data.to_dict(), **sizes, "source": source, "cache_dir": ""}
+    images = create_dataset(**options).train.images
+    assert images.shape[:3] == (4, config.data.image_size, config.data.image_size)
 
 
 @pytest.mark.parametrize(("name", "section"), SECTIONS)

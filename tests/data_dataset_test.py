@@ -14,6 +14,7 @@ from air_jax.data.images import LightBackgroundError
 
 _parse_once = functools.cache(load_digits)
 SPLITS = ("train", "validation", "test")
+SPRITES = {"source": "sprites", "sprite_size": (12, 22), "counts": (0, 1, 2, 3)}
 
 
 def _create(**options):
@@ -26,6 +27,7 @@ def _create(**options):
         "image_size": 50,
         "counts": (0, 1, 2),
         "digit_scale": (1.0, 1.0),
+        "sprite_size": (),
         "noise": 0.0,
         "num_train": 60,
         "num_validation": 30,
@@ -146,6 +148,43 @@ def test_every_option_is_part_of_the_cache_key(tmp_path, composed, option):
     _assert_equal(changed, _create(cache_dir="", **option))
 
 
+def test_sprites_are_composed_cached_and_described(tmp_path, monkeypatch):
+    composed = []
+    compose = dataset.compose_sprites
+    monkeypatch.setattr(
+        dataset, "compose_sprites", lambda **given: composed.append(given) or compose(**given)
+    )
+    data = _create(**SPRITES, cache_dir=str(tmp_path))
+    assert [len(getattr(data, split).images) for split in SPLITS] == [60, 30, 45]
+    assert data.train.images.shape == (60, 50, 50, 3) and data.train.hidden.any()
+    assert json.loads(json.dumps(data.description)) == data.description
+    description = dict(data.description)
+    assert re.fullmatch("[0-9a-f]{16}", description.pop("digest"))
+    assert description == {
+        "source": "sprites",
+        "num_images": {"train": 60, "validation": 30, "test": 45},
+        "image_size": 50,
+        "counts": [0, 1, 2, 3],
+        "sprite_size": [12, 22],
+        "noise": 0.0,
+        "seed": 0,
+    }
+    assert len(composed) == 3
+    _assert_equal(data, _create(**SPRITES, cache_dir=str(tmp_path)))
+    assert len(composed) == 3
+    changes = [{"sprite_size": (12, 23)}, {"seed": 1}, {"noise": 0.1}, {"image_size": 52}]
+    others = [_create(**{**SPRITES, **change}, cache_dir=str(tmp_path)) for change in changes]
+    assert len(composed) == 15
+    assert len({other.description["digest"] for other in (data, *others)}) == 5
+
+
+def test_no_sprites_of_one_split_are_in_another():
+    data = _create(**{**SPRITES, "counts": (1,)}, num_validation=60, num_test=60)
+    scenes = {split: {image.tobytes() for image in getattr(data, split).images} for split in SPLITS}
+    assert all(len(images) == 60 for images in scenes.values())
+    assert len(set.union(*scenes.values())) == 180
+
+
 def test_digits_contents_are_part_of_the_cache_key_and_of_the_description(
     tmp_path, composed, monkeypatch
 ):
@@ -233,7 +272,7 @@ def test_own_images_are_split_80_10_10_without_overlap(tmp_path):
         assert scenes.images.dtype == np.uint8 and scenes.counts.dtype == np.int32
         np.testing.assert_array_equal(scenes.images[..., 0], images[scenes.counts])
         assert scenes.boxes.shape == (len(scenes.images), 0, 4)
-        assert scenes.labels.shape == (len(scenes.images), 0)
+        assert scenes.labels.shape == scenes.hidden.shape == (len(scenes.images), 0)
     description = dict(data.description)
     assert re.fullmatch("[0-9a-f]{16}", description.pop("digest"))
     assert description == {
@@ -327,7 +366,16 @@ def test_one_damaged_picture_does_not_stop_a_whole_folder(tmp_path, warned):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"source": "mnist"}, "'mnist'.*'auto', 'tfds', 'embedded' or 'path'"),
+        ({"source": "mnist"}, "'mnist'.*'auto', 'tfds', 'embedded', 'sprites' or 'path'"),
+        ({"source": "sprites"}, "the least and the greatest side in pixels for source 'sprites'"),
+        (
+            {"sprite_size": (12, 22)},
+            r"sprite_size is \(12, 22\) .*'embedded'.* empty for any other",
+        ),
+        ({"source": "path", "path": "a", "sprite_size": (12, 22)}, "empty for any other"),
+        ({**SPRITES, "digit_scale": (0.5, 1.0)}, "digit_scale.*leave it .*sprite_size"),
+        ({**SPRITES, "path": "images"}, "set source to 'path'"),
+        ({**SPRITES, "counts": (0, 1.5)}, "counts"),
         ({"source": "path"}, "no path is given"),
         ({"source": "path", "path": ""}, "no path is given"),
         ({"path": "images"}, "set source to 'path'"),

@@ -37,6 +37,24 @@ def test_colour_becomes_luma_alike_in_pictures_and_arrays(tmp_path):
         np.testing.assert_allclose(read_images(path).images[0], luma, atol=1e-5)
 
 
+def test_three_channels_keep_colour_and_make_grey_rgb(tmp_path):
+    colour, grey = _random((30, 20, 3)), _random((30, 20))
+    np.save(tmp_path / "a.npy", colour[None])
+    np.save(tmp_path / "b.npy", grey[None])
+    clear = np.dstack([colour, np.full((30, 20), 51, np.uint8)])
+    for path, expected in (
+        (_save(tmp_path / "a.png", colour), colour),
+        (tmp_path / "a.npy", colour),
+        (_save(tmp_path / "b.png", grey), np.repeat(grey[..., None], 3, axis=2)),
+        (tmp_path / "b.npy", np.repeat(grey[..., None], 3, axis=2)),
+        (_save(tmp_path / "c.png", clear), 0.2 * colour),
+    ):
+        image = read_images(path, channels=3).images[0]
+        np.testing.assert_allclose(image, expected / 255, atol=1e-5)
+    with pytest.raises(ValueError, match="channels is 2"):
+        read_images(tmp_path / "a.png", channels=2)
+
+
 def test_transparency_is_composited_on_black(tmp_path):
     array = _random((30, 20, 4))
     expected = array[:, :, :3] @ [0.299, 0.587, 0.114] / 255 * array[:, :, 3] / 255
@@ -263,6 +281,15 @@ def test_other_shapes_are_padded_to_a_square_with_black_on_both_sides():
     np.testing.assert_allclose(prepared.images[0, :, :, 0], expected, atol=0.21)  # at the edges
     np.testing.assert_allclose(prepared.images[0, :, 12:38, 0], 0.4, atol=1e-6)
     assert not prepared.images[0, :, :9].any() and not prepared.images[0, :, 41:].any()
+
+
+def test_channels_are_prepared_alike():
+    image = _random((100, 60, 3), np.float32) / 600
+    prepared = prepare_images([image], image_size=50)
+    assert prepared.images.shape == (1, 50, 50, 3)
+    for channel in range(3):
+        alone = prepare_images([image[..., channel]], image_size=50).images[..., 0]
+        np.testing.assert_array_equal(prepared.images[..., channel], alone)
 
 
 def test_shrinking_is_antialiased():

@@ -21,6 +21,7 @@ LAYERS = (
     {"estimators", "gradient_noise"},
     {"data.digits", "data.images"},
     {"data.scenes"},
+    {"data.sprites"},
     {"data.dataset"},
     {"parallel", "writer", "checkpoint", "figures"},
     {"export", "figures_estimators", "figures_runs", "provenance"},

@@ -12,7 +12,7 @@ from air_jax.models.modules import Baseline
 IMAGE_SIZE = 6
 
 
-def create(variant="air", *, num_steps=2, **changes) -> AIR:
+def create(variant="air", *, num_steps=2, channels=1, **changes) -> AIR:
     """AIR on 6x6 images with a handful of units."""
     scene = {
         "window_size": 4,
@@ -22,6 +22,7 @@ def create(variant="air", *, num_steps=2, **changes) -> AIR:
         "scale_prior": (1.5, 0.3),
         "shift_prior": (0.0, 0.5),
         "likelihood_scale": 0.5,
+        "composition": "additive",
     }
     inference = {
         "variant": variant,
@@ -36,19 +37,20 @@ def create(variant="air", *, num_steps=2, **changes) -> AIR:
     }
     scene |= {name: value for name, value in changes.items() if name in scene}
     inference |= {name: value for name, value in changes.items() if name in inference}
-    return create_air(scene=scene, inference=inference, image_size=IMAGE_SIZE, channels=1)
+    return create_air(scene=scene, inference=inference, image_size=IMAGE_SIZE, channels=channels)
 
 
-def images(batch_size=3):
-    """Random images, `[batch_size, 6, 6, 1]`."""
-    return jax.random.uniform(jax.random.key(11), (batch_size, IMAGE_SIZE, IMAGE_SIZE, 1))
+def images(batch_size=3, channels=1):
+    """Random images, `[batch_size, 6, 6, channels]`."""
+    return jax.random.uniform(jax.random.key(11), (batch_size, IMAGE_SIZE, IMAGE_SIZE, channels))
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def init(air: AIR):
     """Random parameters."""
     noise = posterior_mean_noise(1, air)
-    return air.init(jax.random.key(5), images(1), noise, every_count=True)["params"]
+    one = images(1, air.scene.channels)
+    return air.init(jax.random.key(5), one, noise, every_count=True)["params"]
 
 
 @functools.partial(jax.jit, static_argnames=("air", "every_count"))
@@ -106,9 +108,8 @@ MODEL_CONFIG = {
 }
 
 
-def model_params(create_leaf):
-    """Parameters of the network of `MODEL_CONFIG`, each `create_leaf(shape)`, in NumPy."""
-    config = MODEL_CONFIG
+def model_params(create_leaf, config=MODEL_CONFIG):
+    """Parameters of the network of a config, each `create_leaf(shape)`, in NumPy."""
     air = create_air(scene=config["scene"], inference=config["inference"], **config["image"])
     size, channels = config["image"]["image_size"], config["image"]["channels"]
     init = functools.partial(air.init, every_count=True)

@@ -1,29 +1,31 @@
 """The dataset that every experiment takes: training, validation and test scenes."""
 
+import functools
 import hashlib
 import json
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from absl import logging
 
-from air_jax.data.digits import DigitSplits, load_digits, locate_digits
+from air_jax.data.digits import load_digits, locate_digits
 from air_jax.data.images import prepare_images, read_images
 from air_jax.data.scenes import Scenes, compose_scenes
+from air_jax.data.sprites import compose_sprites
 from air_jax.files import replacing, user_cache
 
 _SPLITS = ("train", "validation", "test")
 # Part of the cache's key: to be raised whenever the same options would give other scenes.
-_CACHE_VERSION = 1
+_CACHE_VERSION = 2
 _MIN_PATH_IMAGES = 3
 _MAX_LISTED = 10  # unusable images named in a warning
 
 
 class Dataset(NamedTuple):
-    """Three sets of scenes made of disjoint digits or images.
+    """Three sets of scenes made of disjoint digits or images, or of independent sprites.
 
     Attributes:
         train: the only one that training sees, and of it only the images.
@@ -49,26 +51,30 @@ def create_dataset(
     image_size: int,
     counts: Sequence[int],
     digit_scale: tuple[float, float],
+    sprite_size: Sequence[int],
     noise: float,
     num_train: int,
     num_validation: int,
     num_test: int,
     seed: int,
 ) -> Dataset:
-    """Composes scenes of MNIST digits, or reads the user's own images.
+    """Composes scenes of MNIST digits or of sprites, or reads the user's own images.
 
     Args:
-        source: "tfds", "embedded" or "auto" for digits (see `digits.load_digits`); "path" for
+        source: "tfds", "embedded" or "auto" for digits (see `digits.load_digits`); "sprites" for
+            coloured shapes that cover one another (see `sprites.compose_sprites`); "path" for
             the user's own images, of which validation and test get a tenth each. Those that
             cannot be read are left out, with a warning.
         tfds_dir: TFDS's data folder; if None or empty, `TFDS_DATA_DIR` or TFDS's default.
         path: for source "path", what `images.read_images` takes; otherwise None or empty.
         invert: for source "path", whether the images are dark on light.
-        cache_dir: where composed scenes are kept on disk (190 MB for 75,000 scenes of 50x50); if
-            None, `$XDG_CACHE_HOME/air_jax` or `~/.cache/air_jax`; if empty, nowhere.
+        cache_dir: where composed scenes are kept on disk (190 MB for 75,000 scenes of 50x50, three
+            times that in colour); if None, `$XDG_CACHE_HOME/air_jax` or `~/.cache/air_jax`; if
+            empty, nowhere.
         image_size: side of the images, pixels; the user's are resized to it.
-        counts: the possible numbers of digits in an image, in equal shares.
-        digit_scale: least and greatest scale of a digit's side.
+        counts: the possible numbers of objects in a composed image, in equal shares.
+        digit_scale: least and greatest scale of a digit's side; (1, 1) for sprites.
+        sprite_size: for source "sprites", least and greatest side in pixels; otherwise empty.
         noise: standard deviation of Gaussian noise upon the scenes, 1 for full ink; the user's own
             images are left as they are.
         num_train: number of training images; for source "path" the most to use.
@@ -87,6 +93,16 @@ def create_dataset(
     for split, size in sizes.items():
         if size < 1:
             raise ValueError(f"num_{split} is {size}; it must be a positive integer")
+    if source not in ("auto", "tfds", "embedded", "sprites", "path"):
+        raise ValueError(
+            f"source of the data is {source!r}; it must be 'auto', 'tfds', 'embedded', 'sprites' "
+            "or 'path'"
+        )
+    if len(sprite_size) != (2 if source == "sprites" else 0):
+        raise ValueError(
+            f"sprite_size is {tuple(sprite_size)} and source is {source!r}: it must be the least "
+            "and the greatest side in pixels for source 'sprites', and empty for any other"
+        )
     if source == "path":
         if not path:
             raise ValueError(
@@ -94,10 +110,6 @@ def create_dataset(
                 ".npy"
             )
         return _read_own(path, invert=invert, image_size=image_size, sizes=sizes, seed=seed)
-    if source not in ("auto", "tfds", "embedded"):
-        raise ValueError(
-            f"source of the data is {source!r}; it must be 'auto', 'tfds', 'embedded' or 'path'"
-        )
     if path or invert:
         raise ValueError(
             f"path ({path!r}) and invert ({invert}) are for the user's own images, but source is "
@@ -105,34 +117,38 @@ def create_dataset(
         )
     if seed < 0:
         raise ValueError(f"seed is {seed}; it must be an integer >= 0")
-    options = {
-        "image_size": image_size,
-        "counts": list(counts),
-        "digit_scale": [float(scale) for scale in digit_scale],
-        "noise": float(noise),
-        "num_images": sizes,
-        "seed": seed,
-    }
-    options = json.loads(json.dumps(options, default=int))  # NumPy's integers become Python's
-    files = locate_digits(source=source, tfds_dir=tfds_dir)
-    cache = _cache_file(cache_dir, {**options, "digits": files.digest, "version": _CACHE_VERSION})
-    arrays = None if cache is None else _load_cache(cache)
-    if arrays is None:
-        arrays = _compose_splits(
-            load_digits(source=files.source, tfds_dir=tfds_dir),
-            sizes=sizes,
-            counts=counts,
-            image_size=image_size,
-            digit_scale=digit_scale,
-            noise=noise,
-            seed=seed,
+    shared: dict[str, Any] = {"image_size": image_size, "counts": counts, "noise": noise}
+    options = _plain({**shared, "num_images": sizes, "seed": seed})
+    if source == "sprites":
+        if tuple(digit_scale) != (1, 1):
+            raise ValueError(
+                f"digit_scale is {tuple(digit_scale)}, but source is 'sprites': leave it (1, 1) "
+                "and set sprite_size"
+            )
+        options |= _plain({"sprite_size": sprite_size})
+        compose = functools.partial(
+            compose_sprites, sprite_size=(sprite_size[0], sprite_size[1]), **shared
         )
-        if cache is not None:
-            _save_cache(cache, arrays)
-    scenes = {
-        split: Scenes(*(arrays[f"{split}_{field}"] for field in Scenes._fields))
-        for split in _SPLITS
-    }
+        key = {**options, "source": source}
+        arrays = _cached(cache_dir, key, lambda: _compose_splits([compose] * 3, sizes, seed))
+        # There is no file that it could be of.
+        description = {"source": source, **options, "digest": _digest(arrays).hex()[:16]}
+        return Dataset(**_to_scenes(arrays), description=description)
+
+    options["digit_scale"] = [float(scale) for scale in digit_scale]
+    files = locate_digits(source=source, tfds_dir=tfds_dir)
+
+    def compose_digits() -> dict[str, np.ndarray]:
+        digits = load_digits(source=files.source, tfds_dir=tfds_dir)
+        members = [getattr(digits, split) for split in _SPLITS]
+        composers = [
+            functools.partial(compose_scenes, those, digit_scale=digit_scale, **shared)
+            for those in members
+        ]
+        num_digits = np.array([len(those.labels) for those in members])
+        return {**_compose_splits(composers, sizes, seed), "num_digits": num_digits}
+
+    arrays = _cached(cache_dir, {**options, "digits": files.digest}, compose_digits)
     description = {
         "source": files.source,
         "folder": files.folder,
@@ -140,21 +156,32 @@ def create_dataset(
         **options,
         "digest": files.digest[:16],
     }
-    return Dataset(**scenes, description=description)
+    return Dataset(**_to_scenes(arrays), description=description)
+
+
+def _plain(options: dict[str, Any]) -> dict[str, Any]:
+    """Options as JSON has them: NumPy's integers become Python's, tuples lists."""
+    return json.loads(json.dumps(options, default=int))
 
 
 def _compose_splits(
-    digits: DigitSplits, *, sizes: dict[str, int], seed: int, **options: Any
+    composers: Sequence[Callable[..., Scenes]], sizes: dict[str, int], seed: int
 ) -> dict[str, np.ndarray]:
     """Composes the scenes of the three sets; returns flat arrays, as they are cached."""
     arrays: dict[str, np.ndarray] = {}
     seeds = np.random.SeedSequence(seed).spawn(len(_SPLITS))
-    split_digits = [getattr(digits, split) for split in _SPLITS]
-    for split, members, split_seed in zip(_SPLITS, split_digits, seeds, strict=True):
-        scenes = compose_scenes(members, num_scenes=sizes[split], seed=split_seed, **options)
+    for split, compose, split_seed in zip(_SPLITS, composers, seeds, strict=True):
+        scenes = compose(num_scenes=sizes[split], seed=split_seed)
         arrays |= {f"{split}_{field}": array for field, array in scenes._asdict().items()}
-    arrays["num_digits"] = np.array([len(members.labels) for members in split_digits])
     return arrays
+
+
+def _to_scenes(arrays: dict[str, np.ndarray]) -> dict[str, Scenes]:
+    """The three sets, from flat arrays."""
+    return {
+        split: Scenes(*(arrays[f"{split}_{field}"] for field in Scenes._fields))
+        for split in _SPLITS
+    }
 
 
 def _read_own(
@@ -200,6 +227,7 @@ def _read_own(
             counts=unknown if own.counts is None else own.counts[members],
             boxes=np.zeros((len(members), 0, 4), np.float32),
             labels=np.zeros((len(members), 0), np.int32),
+            hidden=np.zeros((len(members), 0), np.float32),
         )
     description = {
         "source": "path",
@@ -214,6 +242,19 @@ def _read_own(
         "digest": hashlib.sha256(prepared.images.tobytes()).hexdigest()[:16],
     }
     return Dataset(**scenes, description=description)
+
+
+def _cached(
+    cache_dir: str | None, key: dict[str, Any], compose: Callable[[], dict[str, np.ndarray]]
+) -> dict[str, np.ndarray]:
+    """Returns the arrays made from `key`, from the cache where it has them."""
+    cache = _cache_file(cache_dir, {**key, "version": _CACHE_VERSION})
+    arrays = None if cache is None else _load_cache(cache)
+    if arrays is None:
+        arrays = compose()
+        if cache is not None:
+            _save_cache(cache, arrays)
+    return arrays
 
 
 def _cache_file(cache_dir: str | None, key: dict[str, Any]) -> pathlib.Path | None:

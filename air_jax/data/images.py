@@ -20,7 +20,8 @@ class UserImages(NamedTuple):
 
     Attributes:
         names: file name of each image, `FILE[i]` for element i of an array file; n of them.
-        images: grey images, each float32 `[H, W]` in [0, 1]; n of them.
+        images: each float32 in [0, 1], grey `[H, W]` or, where asked for, RGB `[H, W, 3]`; n of
+            them.
         counts: number of objects, int32 `[n]`, -1 where unknown; None if the path has none.
         errors: (name, reason) of every image that could not be used.
     """
@@ -35,7 +36,7 @@ class Prepared(NamedTuple):
     """Images of one size; a pixel coordinate of theirs is `original * scale + offset`.
 
     Attributes:
-        images: float32 `[n, S, S, 1]` in [0, 1].
+        images: float32 `[n, S, S, C]` in [0, 1].
         scale: pixels per original pixel, float32 `[n]`.
         offset: (x, y) of the original's corner, pixels, float32 `[n, 2]`.
         notes: what was changed, for people; None for an image that already had the size.
@@ -51,38 +52,43 @@ class LightBackgroundError(ValueError):
     """An image has a light background, where objects must be light on dark."""
 
 
-def read_images(path: str | pathlib.Path) -> UserImages:
-    """Reads grey images from a picture, a folder of pictures, or an array file.
+def read_images(path: str | pathlib.Path, *, channels: int = 1) -> UserImages:
+    """Reads images from a picture, a folder of pictures, or an array file.
 
-    Colour becomes luma (ITU-R BT.601), transparency is composited on black, pictures are turned
-    as their EXIF orientation says. Array files are never unpickled.
+    For one channel colour becomes luma (ITU-R BT.601), for three grey becomes RGB. Transparency is
+    composited on black, pictures are turned as their EXIF orientation says. Array files are never
+    unpickled.
 
     Args:
         path: a PNG or JPEG; a folder of them, read in the order of their names, without its
             subfolders; or an `.npy` or `.npz` array `[n, H, W]` or `[n, H, W, C]` with C = 1
             (grey), 3 (RGB) or 4 (RGBA), of bool, integers in 0..255 or floats in [0, 1]. An
             `.npz` holds it as `image` and optionally `count`, integers `[n]`, -1 = unknown.
+        channels: 1 for grey images, 3 for RGB.
     Returns:
         The images, and by name those that could not be used; the rest go on.
     Raises:
         FileNotFoundError: if there is nothing at `path`, or no picture in the folder.
-        ValueError: if the one file given, or an array file as a whole, cannot be used.
+        ValueError: if the one file given, or an array file as a whole, cannot be used; if
+            `channels` is neither 1 nor 3.
     """
+    if channels not in (1, 3):
+        raise ValueError(f"channels is {channels}; images have 1 (grey) or 3 (RGB)")
     path = pathlib.Path(os.path.expanduser(path))  # pathlib's own fails on a name like ~a.png
     if path.is_dir():
-        return _read_folder(path)
+        return _read_folder(path, channels)
     if not path.exists():
         raise FileNotFoundError(f"no image, folder of images or array file at {path}")
     suffix = path.suffix.lower()
     if suffix in _ARRAY_SUFFIXES:
-        return _read_array_file(path)
+        return _read_array_file(path, channels)
     if suffix not in _PICTURE_SUFFIXES:
         raise ValueError(
             f"{path} is not an image: expected a folder or a file that ends in one of "
             f"{_PICTURE_SUFFIXES + _ARRAY_SUFFIXES}"
         )
     try:
-        return UserImages([path.name], [_read_picture(path)], None, [])
+        return UserImages([path.name], [_read_picture(path, channels)], None, [])
     except ValueError as error:
         raise ValueError(f"{path} could not be read: {error}") from error
 
@@ -94,13 +100,13 @@ def prepare_images(
     invert: bool = False,
     names: Sequence[str] | None = None,
 ) -> Prepared:
-    """Brings grey images to one square size, as a model takes them.
+    """Brings images to one square size, as a model takes them.
 
     An image of another size is padded to a square with the background, 0, the image in the
     middle, and resized (bilinear, anti-aliased when shrinking).
 
     Args:
-        images: float32 `[H, W]` in [0, 1], each of any size.
+        images: float32 `[H, W]`, or all of them `[H, W, C]`, in [0, 1], each of any size.
         image_size: side of the prepared images, pixels.
         invert: whether images are dark ink on light; they become 1 - image.
         names: what error messages call the images; their place in the sequence if None.
@@ -112,28 +118,30 @@ def prepare_images(
     """
     if image_size < 1:
         raise ValueError(f"image_size is {image_size}; it must be a positive integer")
-    prepared = np.zeros((len(images), image_size, image_size, 1), np.float32)
+    channels = images[0].shape[2] if len(images) and images[0].ndim == 3 else 1
+    prepared = np.zeros((len(images), image_size, image_size, channels), np.float32)
     scale = np.ones(len(images), np.float32)
     offset = np.zeros((len(images), 2), np.float32)
     notes: list[str | None] = [None] * len(images)
     for i, original in enumerate(images):
         image = 1 - original if invert else original
         _check_background(image, f"image {i}" if names is None else names[i], invert)
-        height, width = image.shape
+        image = image.reshape(*image.shape[:2], channels)
+        height, width = image.shape[:2]
         if (height, width) != (image_size, image_size):
             side = max(height, width)
             x, y = (side - width) // 2, (side - height) // 2
-            square = np.zeros((side, side), np.float32)
-            square[y : y + height, x : x + width] = image
-            resized = Image.fromarray(square).resize(
-                (image_size, image_size), Image.Resampling.BILINEAR
-            )
-            image = np.clip(np.asarray(resized), 0, 1)  # rounding may leave [0, 1]
+            square = np.zeros((channels, side, side), np.float32)
+            square[:, y : y + height, x : x + width] = np.moveaxis(image, -1, 0)
+            size = (image_size, image_size)
+            resized = [Image.fromarray(c).resize(size, Image.Resampling.BILINEAR) for c in square]
+            image = np.stack([np.asarray(channel) for channel in resized], axis=-1)
+            image = image.clip(0, 1)  # rounding may leave [0, 1]
             scale[i] = image_size / side
             offset[i] = np.array([x, y]) * (image_size / side)
             padded = "" if height == width else f"padded to {side}x{side} and "
             notes[i] = f"{padded}resized from {width}x{height} to {image_size}x{image_size} pixels"
-        prepared[i, :, :, 0] = image
+        prepared[i] = image
     return Prepared(prepared, scale, offset, notes)
 
 
@@ -155,6 +163,7 @@ def to_original_boxes(boxes: np.ndarray, scale: np.ndarray, offset: np.ndarray) 
 
 def _check_background(image: np.ndarray, name: str, invert: bool) -> None:
     border = np.concatenate([image[0], image[-1], image[1:-1, 0], image[1:-1, -1]])
+    border = border.mean(-1) if border.ndim == 2 else border
     if 2 * np.count_nonzero(border > 0.5) <= border.size:
         return
     if invert:
@@ -169,28 +178,29 @@ def _check_background(image: np.ndarray, name: str, invert: bool) -> None:
     )
 
 
-def _read_folder(folder: pathlib.Path) -> UserImages:
+def _read_folder(folder: pathlib.Path, channels: int) -> UserImages:
     paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in _PICTURE_SUFFIXES)
     if not paths:
         raise FileNotFoundError(f"{folder} holds no file that ends in one of {_PICTURE_SUFFIXES}")
     names, images, errors = [], [], []
     for path in paths:
         try:
-            images.append(_read_picture(path))
+            images.append(_read_picture(path, channels))
             names.append(path.name)
         except ValueError as error:
             errors.append((path.name, str(error)))
     return UserImages(names, images, None, errors)
 
 
-def _read_picture(path: pathlib.Path) -> np.ndarray:
-    """Reads a PNG or JPEG to grey float32 `[H, W]`; ValueError gives the reason if it cannot."""
+def _read_picture(path: pathlib.Path, channels: int) -> np.ndarray:
+    """Reads a PNG or JPEG, as `_to_channels` gives it; ValueError says why it cannot."""
     try:
         with warnings.catch_warnings():
             # A decompression bomb is a warning at first, and twice as large an error.
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path, formats=("PNG", "JPEG")) as image:
-                return _to_grey(_picture_to_array(ImageOps.exif_transpose(image)))
+                array = _picture_to_array(ImageOps.exif_transpose(image))
+                return _to_channels(array, channels)
     # Pillow's decoders raise errors of many kinds on damaged files, Exception itself included.
     except Exception as error:
         raise ValueError(f"{type(error).__name__}: {error}") from error
@@ -230,8 +240,12 @@ def _to_float(array: np.ndarray) -> np.ndarray:
     return np.clip(array, 0, 1).astype(np.float32)
 
 
-def _to_grey(image: np.ndarray) -> np.ndarray:
-    """Converts float32 `[H, W]` or `[H, W, 1 | 3 | 4]` to `[H, W]`."""
+def _to_channels(image: np.ndarray, channels: int) -> np.ndarray:
+    """Converts float32 `[H, W]` or `[H, W, 1 | 3 | 4]` to grey `[H, W]` or RGB `[H, W, 3]`."""
+    if channels == 3:
+        image = image[:, :, None] if image.ndim == 2 else image
+        colour = image[:, :, :3] * image[:, :, 3:] if image.shape[2] == 4 else image
+        return np.repeat(colour, 3, axis=2) if colour.shape[2] == 1 else colour
     if image.ndim == 2:
         return image
     if image.shape[2] == 1:
@@ -240,7 +254,7 @@ def _to_grey(image: np.ndarray) -> np.ndarray:
     return grey * image[:, :, 3] if image.shape[2] == 4 else grey
 
 
-def _read_array_file(path: pathlib.Path) -> UserImages:
+def _read_array_file(path: pathlib.Path, channels: int) -> UserImages:
     array, counts = _load_arrays(path)
     if counts is not None and (
         counts.shape != array.shape[:1]
@@ -255,7 +269,7 @@ def _read_array_file(path: pathlib.Path) -> UserImages:
     for i, element in enumerate(array):
         name = f"{path.name}[{i}]"
         try:
-            images.append(_to_grey(_to_float(element)))
+            images.append(_to_channels(_to_float(element), channels))
         except ValueError as error:
             errors.append((name, str(error)))
         else:

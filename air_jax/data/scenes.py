@@ -1,4 +1,4 @@
-"""Composition of scenes: several digits in one image, whose ink boxes share no pixel."""
+"""Scenes, and their composition from digits whose ink boxes share no pixel."""
 
 import numbers
 from collections.abc import Sequence
@@ -19,18 +19,21 @@ class Scenes(NamedTuple):
     """A set of images and what is in them; only `images` may reach training.
 
     Attributes:
-        images: white ink on black, uint8 `[M, H, W, C]`; C = 1 for digits.
+        images: light objects on black, uint8 `[M, H, W, C]`; C = 1 for digits.
         counts: number of objects, int32 `[M]`; -1 where unknown.
         boxes: (x_min, y_min, x_max, y_max) in pixels, edges (pixel k spans [k, k + 1]), float32
             `[M, K, 4]` with K the largest count; zeros for absent objects. A digit's box is the
             extent of its ink above half its maximum, as predicted objects are boxed.
         labels: class of each object, int32 `[M, K]`; -1 for absent objects.
+        hidden: share of each object's area that others cover, in [0, 1], float32 `[M, K]`; zeros
+            for absent objects. As with `boxes`, K is 0 where nothing is known of the objects.
     """
 
     images: np.ndarray
     counts: np.ndarray
     boxes: np.ndarray
     labels: np.ndarray
+    hidden: np.ndarray
 
 
 class _Glyphs(NamedTuple):
@@ -76,9 +79,8 @@ def compose_scenes(
         ValueError: if an argument is out of range, a digit is larger than the image, or scenes
             could not be arranged in a bounded number of tries.
     """
-    _check_arguments(digits, num_scenes, counts, image_size, digit_scale)
-    if not 0 <= noise < np.inf:
-        raise ValueError(f"noise is {noise}; it must be a finite number >= 0")
+    check_composition(num_scenes, counts, image_size, noise)
+    _check_digits(digits, digit_scale)
     rng = np.random.Generator(np.random.PCG64(seed))
     max_count = max(counts)
     scene_counts = rng.permutation(np.resize(np.asarray(counts, np.int32), num_scenes))
@@ -115,25 +117,37 @@ def compose_scenes(
     labels[present] = digits.labels[digit_index]
     # Last, so that the same seed gives the same scenes with and without it.
     if noise:
-        _add_noise(images, noise, rng)
-    return Scenes(images, scene_counts, boxes, labels)
+        add_noise(images, noise, rng)
+    return Scenes(images, scene_counts, boxes, labels, np.zeros(labels.shape, np.float32))
 
 
-def _add_noise(images: np.ndarray, noise: float, rng: np.random.Generator) -> None:
-    """Adds noise to uint8 images in place, some at a time: in floating point they are large."""
+def add_noise(images: np.ndarray, noise: float, rng: np.random.Generator) -> None:
+    """Adds Gaussian noise to images in place; what falls below black or above white is cut off.
+
+    Args:
+        images: uint8 `[n, H, W, C]`; done some at a time, since in floating point they are large.
+        noise: its standard deviation, in units of white.
+        rng: source of randomness.
+    """
     for start in range(0, len(images), 1_000):
         part = images[start : start + 1_000]
         noisy = part + 255 * noise * rng.standard_normal(part.shape, np.float32)
         part[...] = np.rint(noisy.clip(0, 255))
 
 
-def _check_arguments(
-    digits: Digits,
-    num_scenes: int,
-    counts: Sequence[int],
-    image_size: int,
-    digit_scale: tuple[float, float],
+def check_composition(
+    num_scenes: int, counts: Sequence[int], image_size: int, noise: float
 ) -> None:
+    """Checks what any composition takes.
+
+    Args:
+        num_scenes: number of images.
+        counts: the possible numbers of objects in an image.
+        image_size: side of the images, pixels.
+        noise: standard deviation of the noise.
+    Raises:
+        ValueError: if one of them is out of range; names it.
+    """
     is_count = [isinstance(c, numbers.Integral) and not isinstance(c, bool) for c in counts]
     if not is_count or not all(is_count) or min(counts) < 0 or len(set(counts)) < len(counts):
         raise ValueError(
@@ -142,6 +156,11 @@ def _check_arguments(
     for name, value in (("num_scenes", num_scenes), ("image_size", image_size)):
         if not isinstance(value, numbers.Integral) or value < 1:
             raise ValueError(f"{name} is {value!r}; it must be a positive integer")
+    if not 0 <= noise < np.inf:
+        raise ValueError(f"noise is {noise}; it must be a finite number >= 0")
+
+
+def _check_digits(digits: Digits, digit_scale: tuple[float, float]) -> None:
     if len(digit_scale) != 2 or not 0 < digit_scale[0] <= digit_scale[1] < np.inf:
         raise ValueError(
             f"digit_scale is {tuple(digit_scale)!r}; it must be two positive numbers, the least "

@@ -96,7 +96,7 @@ class Memory(NamedTuple):
     Attributes:
       lstm: cell and hidden state, `[B, hidden_size]` each.
       latents: AIR's z_where and z_what of the step before, `[B, P]` and `[B, D]`; DAIR takes none.
-      canvas: the objects so far, `[B, H, W, C]`.
+      canvas: the objects so far, `[B, H, W, C']`, C' channels as the scene composes them.
     """
 
     lstm: tuple[jax.Array, jax.Array]
@@ -187,14 +187,14 @@ class AIR(nn.Module):
         chex.assert_shape(noise.pres, (batch_size, self.num_steps))
         projected, memory = self.begin(images)
         z_pres = jnp.ones((batch_size,))
-        canvases, steps = [memory.canvas], []
+        canvases, steps = [self.scene.colours(memory.canvas)], []
         for i in range(self.num_steps):
             memory, error, logit = self.decide(memory, images, projected)
             z_pres = z_pres * (noise.pres[:, i] < nn.sigmoid(logit))
             present = jnp.ones_like(z_pres) if every_count else z_pres
             here = noise.where[:, i], noise.what[:, i]
             memory, step = self.look(memory, images, error, here, present)
-            canvases.append(memory.canvas)
+            canvases.append(self.scene.colours(memory.canvas))
             steps.append({"z_pres": z_pres, "presence_logit": logit, "errors": error, **step})
 
         stacked = {name: jnp.stack([step[name] for step in steps], axis=1) for name in steps[0]}
@@ -215,7 +215,7 @@ class AIR(nn.Module):
         """
         batch_size = images.shape[0]
         canvas = self.scene.empty_canvas(batch_size)
-        chex.assert_equal_shape([images, canvas])
+        chex.assert_equal_shape([images, self.scene.colours(canvas)])
         projected: jax.Array | None = None
         latents: tuple[jax.Array, ...] = ()
         if self.variant == "air":
@@ -238,7 +238,7 @@ class AIR(nn.Module):
           The memory with h_i, the error canvas before the step `[B, H, W, C]`, and the log-odds of
           q(z_pres_i = 1 | h_i), `[B]`.
         """
-        error = error_canvas(memory.canvas, images)
+        error = error_canvas(self.scene.colours(memory.canvas), images)
         if self.variant == "dair":
             projected = self.projection(error)
         lstm = self.cell(memory.lstm, projected, memory.latents)
@@ -278,7 +278,7 @@ class AIR(nn.Module):
         z_what = q_what.loc + q_what.scale_diag * noise[1]
 
         # p(x | z)
-        log_p_x_before = self.scene.log_likelihood(images, memory.canvas)
+        log_p_x_before = self.scene.log_likelihood(images, self.scene.colours(memory.canvas))
         window, placed = self.scene.render_object(z_where, z_what)
         canvas = self.scene.compose(memory.canvas, placed, present)
 
@@ -292,8 +292,8 @@ class AIR(nn.Module):
             "log_ratio_what": prior_what.log_prob(z_what) - q_what.log_prob(z_what),
             "log_p_x_before": jax.lax.stop_gradient(log_p_x_before),
             "glimpses": glimpse,
-            "windows": window,
-            "objects": placed,
+            "windows": self.scene.colours(window),
+            "objects": self.scene.colours(placed),
         }
         return memory._replace(latents=latents, canvas=canvas), step
 

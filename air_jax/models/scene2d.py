@@ -1,4 +1,4 @@
-"""The 2-D scene model p(x, z): learned objects, scaled, shifted and summed (AIR, Fig. 2, left)."""
+"""The 2-D scene model p(x, z): learned objects, scaled, shifted, composed (AIR, Fig. 2, left)."""
 
 import math
 from collections.abc import Sequence
@@ -24,6 +24,14 @@ class Scene2D(nn.Module):
     construction; the paper gives `z_where ~ N(0, Sigma)` without a parameterisation. KL divergences
     are those of the Gaussians: they do not change under the exponential.
 
+    Objects compose in one of two ways. "additive" is the paper's sum: where objects overlap, an
+    image is only explained if one of them leaves a hole for the other. In "layered" an object has
+    an opacity, and each object lies behind those before it: `canvas + (1 - opacity) object`. What
+    is in front comes first, so that every partial canvas is final where it has objects, its error
+    is what is still to be seen of the others, and an object may be whole where it is hidden. A
+    layered canvas and a placed object have one more channel, the opacity; colours are premultiplied
+    by it.
+
     Attributes:
       image_size: side of the image in pixels.
       channels: C.
@@ -36,6 +44,7 @@ class Scene2D(nn.Module):
         objects: 20 pixels of ink in 50 pixels of image want a window of about 23, s = 2.2.
       shift_prior: mean and standard deviation of t_x and t_y.
       likelihood_scale: standard deviation of p(x | z), in pixel values.
+      composition: "additive" or "layered".
     """
 
     image_size: int
@@ -47,18 +56,28 @@ class Scene2D(nn.Module):
     scale_prior: tuple[float, float]
     shift_prior: tuple[float, float]
     likelihood_scale: float
+    composition: str = "additive"  # models that were exported without it are
 
     pose_size = 3
 
     def setup(self):
+        if self.composition not in ("additive", "layered"):
+            raise ValueError(
+                f"composition is {self.composition!r}; valid names are 'additive', 'layered'."
+            )
         if self.likelihood_scale <= 0 or min(*self.scale_prior, self.shift_prior[1]) <= 0:
             raise ValueError(
                 f"likelihood_scale {self.likelihood_scale}, scale_prior {self.scale_prior} and the "
                 f"deviation of shift_prior {self.shift_prior} must all be positive."
             )
         self.decoder = modules.Decoder(
-            self.decoder_hidden, self.window_size, self.channels, self.decoder_bias
+            self.decoder_hidden, self.window_size, self.canvas_channels, self.decoder_bias
         )
+
+    @property
+    def canvas_channels(self) -> int:
+        """C, and one more for the opacity of what is layered."""
+        return self.channels + (self.composition == "layered")
 
     def prior_pose(self) -> distrax.MultivariateNormalDiag:
         """p of the pose latent `(log s, t_x, t_y)`, event shape `(3,)`.
@@ -90,32 +109,41 @@ class Scene2D(nn.Module):
           z_what: `[B, D]`.
 
         Returns:
-          The object in its own window, `[B, window_size, window_size, C]` (y_att), and placed in
-          an empty image, `[B, H, W, C]` (y).
+          The object in its own window, `[B, window_size, window_size, C']` (y_att), and placed in
+          an empty canvas, `[B, H, W, C']` (y), with C' `canvas_channels`.
         """
         window = self.decoder(z_what)
+        if self.composition == "layered":
+            opacity = window[..., self.channels :]
+            window = jnp.concatenate([window[..., : self.channels] * opacity, opacity], axis=-1)
         return window, spatial_transformer.place(window, z_where, image_size=self.image_size)
 
     def empty_canvas(self, batch_size: int) -> jax.Array:
-        """The canvas before the first object, `[batch_size, H, W, C]`."""
-        return jnp.zeros((batch_size, self.image_size, self.image_size, self.channels))
+        """The canvas before the first object, `[batch_size, H, W, C']`."""
+        return jnp.zeros((batch_size, self.image_size, self.image_size, self.canvas_channels))
 
     def compose(self, canvas: jax.Array, placed: jax.Array, present: jax.Array) -> jax.Array:
-        """Adds one object to the canvas where it is present (the paper's sum).
+        """Adds one object to the canvas where it is present: the paper's sum, or behind the others.
 
         Args:
-          canvas: `[B, H, W, C]`.
-          placed: the object in an empty image, `[B, H, W, C]`.
+          canvas: `[B, H, W, C']`.
+          placed: the object in an empty canvas, `[B, H, W, C']`.
           present: 0/1, `[B]`.
         """
+        if self.composition == "layered":
+            placed = (1.0 - canvas[..., self.channels :]) * placed
         return canvas + present[:, None, None, None] * placed
+
+    def colours(self, canvas: jax.Array) -> jax.Array:
+        """What is to be seen of a canvas or an object: `[..., C']` to `[..., C]`."""
+        return canvas[..., : self.channels] if self.composition == "layered" else canvas
 
     def log_likelihood(self, images: jax.Array, canvas: jax.Array) -> jax.Array:
         """log p(x | z) = log N(x; canvas, likelihood_scale), nats, summed over pixels.
 
         Args:
           images: `[..., H, W, C]`.
-          canvas: the same shape.
+          canvas: its `colours`, the same shape.
 
         Returns:
           `[...]`.
@@ -141,4 +169,4 @@ class Scene2D(nn.Module):
         for i in range(num_steps):
             _, placed = self.render_object(z_where[:, i], z_what[:, i])
             canvas = self.compose(canvas, placed, (i < counts).astype(canvas.dtype))
-        return canvas
+        return self.colours(canvas)
