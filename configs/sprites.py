@@ -1,4 +1,4 @@
-"""DAIR on sprites: coloured shapes that cover one another, 0 to 3 in an image.
+"""DAIR on sprites: coloured shapes that cover one another, 0 to 3 in an image. Not measured yet.
 
 python -m air_jax.main --config=configs/sprites.py --workdir=runs/sprites
 """
