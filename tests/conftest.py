@@ -8,6 +8,9 @@ os.environ["XLA_FLAGS"] = " ".join(
     [os.environ.get("XLA_FLAGS", ""), "--xla_force_host_platform_device_count=4"]
 ).strip()
 os.environ["MPLBACKEND"] = "agg"
+# Commands that tests call in this process would turn the cache of compiled programs on for all
+# tests after them; jaxlib crashed once while it wrote a program of four devices there.
+os.environ["JAX_COMPILATION_CACHE_DIR"] = ""
 
 import jax
 import pytest
