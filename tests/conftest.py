@@ -9,7 +9,7 @@ os.environ["XLA_FLAGS"] = " ".join(
 ).strip()
 os.environ["MPLBACKEND"] = "agg"
 # Commands that tests call in this process would turn the cache of compiled programs on for all
-# tests after them; jaxlib crashed once while it wrote a program of four devices there.
+# tests after them.
 os.environ["JAX_COMPILATION_CACHE_DIR"] = ""
 
 import jax
@@ -17,6 +17,16 @@ import pytest
 
 # A key that is used twice is an error.
 jax.config.update("jax_debug_key_reuse", True)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _free_programs():
+    """Drops a file's compiled programs after its tests.
+
+    Each keeps memory mapped, and XLA crashes where a process has the 65,530 maps that Linux allows.
+    """
+    yield
+    jax.clear_caches()
 
 
 @pytest.fixture(autouse=True, scope="session")
