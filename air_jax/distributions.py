@@ -8,9 +8,6 @@ import distrax
 import jax
 import jax.numpy as jnp
 
-# Log-odds of a step that is not taken: exp(-100) is 0 beside anything in float32, and 0 * 100 is 0.
-_CLOSED = -100.0
-
 
 class UnaryCode(distrax.Distribution):
     """Law of `z_pres`, n ones followed by zeros, n = 0..N (AIR, Eq. 2).
@@ -53,16 +50,6 @@ class UnaryCode(distrax.Distribution):
         """
         return reached(value) * jax.nn.log_sigmoid((2 * value - 1) * self._logits)
 
-    def decided(self, value: jax.Array) -> jax.Array:
-        """1 at the steps that a code decides, the first zero's included, `[..., N]`.
-
-        Not the zero that a limit enforces.
-
-        Args:
-          value: unary code `[..., N]`.
-        """
-        return reached(value) * (self._logits > _CLOSED)
-
     def log_prob(self, value: jax.Array) -> jax.Array:
         """Log-probability of a whole code, nats, `[...]`."""
         return self.log_prob_steps(value).sum(-1)
@@ -86,19 +73,6 @@ class UnaryCode(distrax.Distribution):
     def mode_count(self) -> jax.Array:
         """Number of steps before the first with `q(z_pres = 1) < 0.5`, int32 `[...]`."""
         return jnp.cumprod((self._logits >= 0).astype(jnp.int32), axis=-1).sum(-1)
-
-    def limited(self, limit: jax.typing.ArrayLike) -> "UnaryCode":
-        """The law when no step after the first `limit` is ever taken, so that n <= limit.
-
-        What was the decision to go on after `limit` objects is no decision any more: both laws of
-        an ELBO limited in this way charge nothing for it.
-
-        Args:
-          limit: greatest n, `[...]`, broadcast against the batch.
-        """
-        steps = jnp.arange(self._logits.shape[-1])
-        open_ = steps < jnp.asarray(limit)[..., None]
-        return UnaryCode(jnp.where(open_, self._logits, _CLOSED))
 
     def _sample_n(self, key: chex.PRNGKey, n: int) -> jax.Array:
         return self.from_uniform(jax.random.uniform(key, (n, *self._logits.shape)))

@@ -13,9 +13,9 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from air_jax import control_variates, limits, objectives
+from air_jax import control_variates, objectives
 from air_jax.control_variates import CENTRINGS, Moments
-from air_jax.distributions import UnaryCode
+from air_jax.distributions import UnaryCode, reached
 from air_jax.models.air import AIR, Noise, Trace, sample_noise
 from air_jax.models.modules import Baseline
 from air_jax.objectives import LossOutput
@@ -43,7 +43,7 @@ def reinforce(
     Raises:
       ValueError: see `control_variates.centre`.
     """
-    mask = trace.posterior.decided(trace.z_pres)
+    mask = reached(trace.z_pres)
     signal = _downstream_signal(trace, prior)
     centred = control_variates.centre(signal, mask, centring=centring, moments=moments)
     score = (centred * trace.posterior.log_prob_steps(trace.z_pres)).sum(-1)
@@ -90,7 +90,7 @@ def nvil(
       ValueError: if the centring leaves out the only sample.
     """
     chex.assert_equal_shape([trace.z_pres, baseline])
-    mask = trace.posterior.decided(trace.z_pres)
+    mask = reached(trace.z_pres)
     gain = _downstream_signal(trace, prior) - trace.log_p_x_before
     mean, deviation = moments.standardisation()
     if centring != "moving_mean":
@@ -141,7 +141,7 @@ def vimco(
     replaced = jnp.where(own, control_variates.leave_one_out(stopped)[:, None], stopped[None])
     signal = jax.lax.stop_gradient(bound) - jax.vmap(objectives.iwae)(replaced)
 
-    mask = trace.posterior.decided(trace.z_pres)
+    mask = reached(trace.z_pres)
     signal = jnp.broadcast_to(signal[..., None], mask.shape)
     centring = "none" if centring == "leave_one_out" else centring
     centred = control_variates.centre(signal, mask, centring=centring, moments=moments)
@@ -238,19 +238,17 @@ def create_surrogate(
     prior: Callable[[jax.Array], UnaryCode],
     num_samples: int = 1,
     centring: str = "moving_mean",
-    limit: str = "none",
 ) -> Callable[..., LossOutput]:
     """Builds the surrogate loss as a function of the noise; arguments as in `create_loss`.
 
     Returns:
       `surrogate(params, statistics, step, images, noise) -> LossOutput`; the noise is that of
-      `draw_noise`, after `limits.stop_at` where there is a limit; `enumerate` takes the mean over
-      all limits instead.
+      `draw_noise`.
 
     Raises:
       ValueError: see `create_loss`.
     """
-    _check(estimator, num_samples, centring, limit)
+    _check(estimator, num_samples, centring)
 
     def over_samples(tree):
         return tree if num_samples == 1 else jax.tree.map(lambda leaf: leaf.mean(0), tree)
@@ -264,12 +262,7 @@ def create_surrogate(
         metrics = _each_sample(objectives.elbo_terms, trace, p_pres)
         metrics["num_objects"] = trace.z_pres.sum(-1)
         if estimator == "enumerate":
-            value = enumerate_counts(trace, p_pres)
-            if limit == "uniform":
-                value = limits.mean_over_limits(enumerate_counts, trace, p_pres)
-            return LossOutput(value, metrics, statistics)
-        if limit == "uniform":
-            trace, p_pres = limits.limited(trace, p_pres, limits.read(noise))
+            return LossOutput(enumerate_counts(trace, p_pres), metrics, statistics)
 
         options = {"centring": centring, "moments": statistics}
         if estimator == "vimco":
@@ -299,7 +292,6 @@ def create_loss(
     prior: Callable[[jax.Array], UnaryCode],
     num_samples: int = 1,
     centring: str = "moving_mean",
-    limit: str = "none",
 ) -> Callable[..., LossOutput]:
     """Builds the loss that the train step differentiates.
 
@@ -311,8 +303,6 @@ def create_loss(
       num_samples: K, passes over each image.
       centring: one of `control_variates.CENTRINGS`, what the score function's signal is centred
         by; see the estimators. `enumerate` has no score function and takes no notice of it.
-      limit: one of `limits.LIMITS`. "none" trains the bound of the whole network, "uniform" the
-        mean of the bounds of networks with 1 to N steps.
 
     Returns:
       `loss(params, statistics, step, images, keys) -> LossOutput`. Metrics are means over the
@@ -329,29 +319,21 @@ def create_loss(
         prior=prior,
         num_samples=num_samples,
         centring=centring,
-        limit=limit,
     )
 
     def loss(params, statistics, step, images, keys) -> LossOutput:
-        drawn = None
-        if limit == "uniform" and estimator != "enumerate":
-            drawn = limits.draw(keys, air.num_steps)
         noise = draw_noise(keys, air, num_samples)
-        if drawn is not None:
-            noise = limits.stop_at(noise, drawn)
         return surrogate(params, statistics, step, images, noise)
 
     return loss
 
 
-def _check(estimator: str, num_samples: int, centring: str, limit: str) -> None:
+def _check(estimator: str, num_samples: int, centring: str) -> None:
     """Raises ValueError where name, number of samples and centring do not go together."""
     if estimator not in NAMES:
         raise ValueError(f"estimator is {estimator!r}; valid names are {', '.join(NAMES)}.")
     if centring not in CENTRINGS:
         raise ValueError(f"centring is {centring!r}; valid names are {', '.join(CENTRINGS)}.")
-    if limit not in limits.LIMITS:
-        raise ValueError(f"limit is {limit!r}; valid names are {', '.join(limits.LIMITS)}.")
     if num_samples < 1:
         raise ValueError(f"num_samples is {num_samples}; it must be at least 1.")
     if estimator == "enumerate" and num_samples > 1:

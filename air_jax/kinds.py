@@ -83,7 +83,7 @@ _EVALUATION = Section(evaluate.evaluate, frozenset({"model", "scenes", "key"}))
 
 KINDS = {
     "air": Kind(
-        scalars=frozenset({"estimator", "num_samples", "centring", "limit"}),
+        scalars=frozenset({"estimator", "num_samples", "centring"}),
         sections={
             "scene": Section(Scene2D, _IMAGE | _MODULE),
             "inference": Section(AIR, _MODULE | {"scene"}),

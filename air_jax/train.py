@@ -184,7 +184,6 @@ def create_air_training(
     freeze_non_finite: bool = False,
     num_samples: int = 1,
     centring: str = "moving_mean",
-    limit: str = "none",
 ) -> Training:
     """Builds network, loss, optimizer and what makes initial states from their config sections.
 
@@ -201,7 +200,6 @@ def create_air_training(
       freeze_non_finite: see `create_train_step`.
       num_samples: K of the estimator, see `estimators.create_loss`.
       centring: of the estimator's score function, one of `control_variates.CENTRINGS`.
-      limit: on the objects of a pass, one of `limits.LIMITS`.
 
     Raises:
       TypeError: if a section has an unknown key or lacks one.
@@ -219,7 +217,6 @@ def create_air_training(
         prior=presence_prior,
         num_samples=num_samples,
         centring=centring,
-        limit=limit,
     )
 
     transform = create_optimizer(**optimizer, num_steps=num_train_steps)

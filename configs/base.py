@@ -23,8 +23,6 @@ def get_config() -> ConfigDict:
     # What a score function's signal is centred by: "none", "moving_mean" over earlier batches or
     # "leave_one_out" over the other samples.
     config.centring = "moving_mean"
-    # The most objects of a pass in training: "none" for N, or "uniform", 1 to N for each image.
-    config.limit = "none"
 
     # air_jax.data.dataset.create_dataset
     config.data = ConfigDict(
@@ -75,6 +73,10 @@ def get_config() -> ConfigDict:
             "glimpse_source": "image",
             "presence_logit": 0.0,
             "image_init_scale": 1 / 16,
+            # Where the next object is: by "regression", or the peak of a "map" of places.
+            "place": "regression",
+            "place_grid": 16,
+            "place_radius": 0.4,
         }
     )
 

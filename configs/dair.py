@@ -14,10 +14,9 @@ def get_config():
     config = base.get_config()
     config.inference.variant = "dair"
     config.inference.glimpse_source = "error"
-    # Since its window reads the error, a later object can mend what the first ones have missed. So
-    # passes that must end early have the first ones learn to do without, and the prior stays dearer
-    # than AIR's; more objects at first keep it from ending all of them (WORKSPACE.md).
-    config.limit = "uniform"
+    # A first window between two digits costs DAIR little, since a later object can mend what is
+    # left. On a map of places there is no between (WORKSPACE.md).
+    config.inference.place = "map"
     config.prior.start = 1e-9
     config.prior.end = 1e-5
     config.prior.steps = 1_800

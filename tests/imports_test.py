@@ -17,7 +17,7 @@ LAYERS = (
     {"charts", "collapse", "models.modules", "reliability", "scan_policy"},
     {"models.draw", "models.scene2d"},
     {"models.air"},
-    {"limits", "models.detection", "objectives"},
+    {"models.detection", "objectives"},
     {"estimators", "gradient_noise"},
     {"data.digits", "data.images"},
     {"data.scenes"},

@@ -181,9 +181,28 @@ def test_scales_that_are_not_positive_are_refused(change):
         tiny.init(air)
 
 
+@VARIANTS
+def test_with_a_map_the_windows_are_centred_where_it_says(variant):
+    air = tiny.create(variant, place="map")
+    params, images = tiny.init(air), tiny.images(8)
+    trace = tiny.run(air, params, images, posterior_mean_noise(8, air))
+    assert np.abs(trace.z_where[..., 1:]).max() < 1
+    # All places as good, but for one: the peak of every image's map is there.
+    last = params["predict_place"]["MLP_0"]["Dense_1"]
+    last["kernel"] = jnp.zeros_like(last["kernel"])
+    last["bias"] = jnp.zeros(25).at[5 * 1 + 4].set(10.0)
+    trace = tiny.run(air, params, images, posterior_mean_noise(8, air))
+    expected = np.broadcast_to([1.0, -0.5], (8, 2, 2))
+    np.testing.assert_allclose(trace.z_where[..., 1:], expected, atol=1e-3)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"variant": "airs"}, "'air', 'dair'"), ({"glimpse_source": "both"}, "'image', 'error'")],
+    [
+        ({"variant": "airs"}, "'air', 'dair'"),
+        ({"glimpse_source": "both"}, "'image', 'error'"),
+        ({"place": "grid"}, "'regression', 'map'"),
+    ],
 )
 def test_unknown_names_are_refused_with_the_valid_ones(change, message):
     air = tiny.create().clone(**change)

@@ -34,6 +34,9 @@ def create(variant="air", *, num_steps=2, channels=1, **changes) -> AIR:
         "glimpse_source": "error" if variant == "dair" else "image",
         "presence_logit": 0.3,
         "image_init_scale": 0.3,
+        "place": "regression",
+        "place_grid": 5,
+        "place_radius": 0.4,
     }
     scene |= {name: value for name, value in changes.items() if name in scene}
     inference |= {name: value for name, value in changes.items() if name in inference}

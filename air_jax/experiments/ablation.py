@@ -41,12 +41,11 @@ RECIPE: dict[str, Changes] = {
     },
     "final_fraction_0.1": {"optimizer.final_fraction": 0.1},
     "not_clipped": {"optimizer.clip_norm": 1e9},
-    "limit_uniform": {"limit": "uniform"},
 }
 
 DAIR: dict[str, Changes] = {
     "as_shipped": {},
-    "limit_none": {"limit": "none"},
+    "place_regression": {"inference.place": "regression"},
     "embedding_256": {"inference.embedding_size": 256},
     "glimpse_from_image": {"inference.glimpse_source": "image"},
     "prior_constant": {"prior.steps": 0},

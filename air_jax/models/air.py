@@ -135,6 +135,10 @@ class AIR(nn.Module):
       glimpse_source: "image" or "error", where the window reads. The paper's text leaves it open.
       presence_logit: initial log-odds of one more object.
       image_init_scale: bound of the embedding's uniform initial kernel.
+      place: "regression" of the centre of q(z_where_i), as the paper's text suggests, or "map", see
+        `modules.PlaceMap`, which needs a scene model with `with_place`.
+      place_grid: `grid_size` of the map.
+      place_radius: `radius` of the map.
     """
 
     scene: Scene2D
@@ -147,6 +151,9 @@ class AIR(nn.Module):
     glimpse_source: str
     presence_logit: float
     image_init_scale: float
+    place: str = "regression"  # models that were exported without it do that
+    place_grid: int = 16
+    place_radius: float = 0.4
 
     def setup(self):
         if self.variant not in ("air", "dair"):
@@ -155,11 +162,17 @@ class AIR(nn.Module):
             raise ValueError(
                 f"glimpse_source is {self.glimpse_source!r}; valid names are 'image', 'error'."
             )
+        if self.place not in ("regression", "map"):
+            raise ValueError(f"place is {self.place!r}; valid names are 'regression', 'map'.")
         self.projection = modules.ImageProjection(
             self.hidden_size, self.embedding_size, self.image_init_scale
         )
         self.cell = modules.LSTMCell(self.hidden_size)
         self.predict_where = modules.MLP(self.predictor_hidden, 2 * self.scene.pose_size)
+        if self.place == "map":
+            self.predict_place = modules.PlaceMap(
+                self.predictor_hidden, self.place_grid, self.place_radius
+            )
         self.predict_pres = modules.MLP(self.predictor_hidden, 1, bias=self.presence_logit)
         self.encoder = modules.Encoder(self.encoder_hidden, self.scene.z_what_size)
 
@@ -167,8 +180,11 @@ class AIR(nn.Module):
         """q(z_where_i | h_i) over the pose latent, event shape `(P,)`."""
         loc, scale = jnp.split(self.predict_where(hidden), 2, axis=-1)
         prior = self.scene.prior_pose()
+        loc = prior.loc + loc
+        if self.place == "map":
+            loc = self.scene.with_place(loc, self.predict_place(hidden))
         scale = nn.softplus(scale) + 1e-4
-        return distrax.MultivariateNormalDiag(prior.loc + loc, scale * prior.scale_diag)
+        return distrax.MultivariateNormalDiag(loc, scale * prior.scale_diag)
 
     def __call__(self, images: jax.Array, noise: Noise, *, every_count: bool) -> Trace:
         """Infers the objects of a batch of images.

@@ -96,6 +96,10 @@ class Scene2D(nn.Module):
             jnp.zeros(self.z_what_size), jnp.ones(self.z_what_size)
         )
 
+    def with_place(self, pose: jax.Array, place: jax.Array) -> jax.Array:
+        """The pose latents `[..., 3]` with other centres `(t_x, t_y)`, `[..., 2]`."""
+        return jnp.concatenate([pose[..., :1], place], axis=-1)
+
     def pose_to_where(self, pose: jax.Array) -> jax.Array:
         """`(log s, t_x, t_y)` to `z_where = (s, t_x, t_y)`, `[..., 3]`."""
         log_scale = jnp.clip(pose[..., :1], -_MAX_LOG_SCALE, _MAX_LOG_SCALE)

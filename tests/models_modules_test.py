@@ -1,0 +1,60 @@
+"""The map of places."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from air_jax.models import modules
+
+GRID = 9
+
+
+def place(logits, radius):
+    """The place of maps `[B, GRID, GRID]` that are given as they are."""
+    module = modules.PlaceMap((), GRID, radius)
+    features = jnp.asarray(logits).reshape(-1, GRID**2)
+    kernel = jnp.eye(GRID**2) / modules._PLACE_GAIN
+    params = {"MLP_0": {"Dense_0": {"kernel": kernel, "bias": jnp.zeros(GRID**2)}}}
+    return module.apply({"params": params}, features)
+
+
+def peaks(*heights):
+    """A map with a bump of each height at (x, y), in steps of the grid."""
+    rows, columns = np.mgrid[:GRID, :GRID]
+    bumps = [
+        height * np.exp(-((rows - y) ** 2 + (columns - x) ** 2) / 2) for height, x, y in heights
+    ]
+    return np.sum(bumps, axis=0)[None].astype(np.float32)
+
+
+def test_a_place_is_x_to_the_right_and_y_down_from_the_middle_of_the_image():
+    np.testing.assert_allclose(place(peaks((50.0, 7, 2)), 0.4), [[0.75, -0.5]], atol=1e-3)
+
+
+def test_between_two_places_that_are_as_good_it_is_at_one_of_them():
+    logits = peaks((20.0, 1, 4), (20.0, 7, 4))
+    assert abs(place(logits, radius=100.0)[0, 0]) < 0.01
+    np.testing.assert_allclose(place(logits, radius=0.3), [[-0.75, 0.0]], atol=0.02)
+    slightly_better = peaks((20.0, 1, 4), (20.1, 7, 4))
+    np.testing.assert_allclose(place(slightly_better, radius=0.3), [[0.75, 0.0]], atol=0.02)
+
+
+def test_the_weights_about_the_peak_are_those_of_the_docstring():
+    logits = np.random.default_rng(0).normal(size=(4, GRID, GRID)).astype(np.float32)
+    side = np.linspace(-1, 1, GRID)
+    for one, found in zip(logits, place(logits, radius=0.5), strict=True):
+        row, column = np.unravel_index(one.argmax(), one.shape)
+        squared = (side[:, None] - side[row]) ** 2 + (side[None] - side[column]) ** 2
+        weights = np.exp(one - squared / (2 * 0.5**2))
+        weights /= weights.sum()
+        expected = (weights * side[None]).sum(), (weights * side[:, None]).sum()
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e4])
+def test_its_gradient_is_finite_whatever_the_map(scale):
+    logits = scale * np.random.default_rng(0).normal(size=(4, GRID, GRID)).astype(np.float32)
+    gradient = jax.grad(lambda logits: place(logits, 0.4).sum())(jnp.asarray(logits))
+    assert np.isfinite(gradient).all()
+    assert (np.abs(gradient).max() > 0) == (scale == 1.0)
