@@ -31,7 +31,7 @@ test: venv
 	$(VENV_PYTHON) -m ruff check
 	$(VENV_PYTHON) -m ruff format --check
 	$(VENV_PYTHON) -m mypy
-	$(VENV_PYTHON) -m pytest $(ARGS)
+	$(VENV_PYTHON) -m pytest --numprocesses 2 --dist loadfile $(ARGS)
 
 venv: $(INSTALLED)
 

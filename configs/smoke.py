@@ -32,7 +32,6 @@ def get_config():
     config.prior.start = 1e-14
     config.prior.end = 1e-6
     config.prior.steps = 800
-    config.inference.presence_logit = 0.0
     config.optimizer.learning_rate = 1e-3
     config.optimizer.baseline_learning_rate = 1e-2
     config.train.num_steps = 840

@@ -22,7 +22,6 @@ def get_config():
     config.scene.scale_prior = (2.2, 0.1)
     config.scene.z_what_size = 10
     config.inference.num_steps = 4
-    config.inference.embedding_size = 256
     # A filled shape in three channels explains a thousand nats, a digit three hundred: dearer too.
     config.prior.start = 1e-20
     config.prior.end = 1e-12
