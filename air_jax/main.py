@@ -1,19 +1,13 @@
 """Trains or evaluates: `python -m air_jax.main --config=configs/dair.py --workdir=runs/dair`."""
 
 import json
-import logging as python_logging
-import pathlib
-import sys
 from typing import Any
 
 import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from air_jax import loop, parallel
-from air_jax.checkpoint import CheckpointError
-from air_jax.interruption import Interrupted
-from air_jax.monitor import NonFiniteError
+from air_jax import loop, program
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, e.g. configs/dair.py.")
 _WORKDIR = flags.DEFINE_string(
@@ -52,43 +46,19 @@ def main(argv: list[str]) -> None:
     """Runs one mode; errors that a user can mend end in a sentence and exit code 1."""
     if len(argv) > 1:
         raise app.UsageError(f"unknown arguments {argv[1:]}; overrides begin with --config.")
-    config = json.loads(_CONFIG.value.to_json())
-    parallel.keep_compiled()
+    program.finish(_run)
+
+
+def _run() -> None:
     devices = jax.local_devices()
     logging.info("%d device(s): %s; jax %s", len(devices), devices[0].device_kind, jax.__version__)
-    try:
-        if _MODE.value == "train":
-            loop.run(config, _WORKDIR.value)
-        else:
-            loop.evaluate_run(config, _WORKDIR.value)
-    except Interrupted as interrupted:
-        logging.warning("%s", interrupted)
-        sys.exit(128 + interrupted.signal)
-    except (ValueError, OSError, CheckpointError, NonFiniteError) as error:
-        logging.error("%s", error)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        sys.exit(130)
-
-
-def log_plainly() -> None:
-    """Shows this package's messages and everybody's warnings; orbax says a page a checkpoint."""
-    package = str(pathlib.Path(__file__).parent)
-    logging.use_absl_handler()
-    handler = logging.get_absl_handler()
-    handler.setFormatter(python_logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
-    handler.addFilter(
-        lambda record: (
-            record.levelno >= python_logging.WARNING or record.pathname.startswith(package)
-        )
-    )
-    logging.set_verbosity(logging.INFO)
+    mode = loop.run if _MODE.value == "train" else loop.evaluate_run
+    mode(json.loads(_CONFIG.value.to_json()), _WORKDIR.value)
 
 
 def entry_point() -> None:
     """Console script and `python -m air_jax.main`."""
     flags.mark_flag_as_required("config")
-    log_plainly()
     app.run(main)
 
 

@@ -31,7 +31,7 @@ LAYERS = (
     {"kinds"},
     {"infer", "sections", "seeds"},
     {"monitor"},
-    {"loop"},
+    {"loop", "program"},
     {"main"},
     {"experiments.arguments", "experiments.compare", "experiments.estimators_report"},
     {"experiments.estimators", "experiments.generalization", "experiments.reliability"},

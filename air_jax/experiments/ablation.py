@@ -20,6 +20,7 @@ from typing import Any
 
 from absl import logging
 
+from air_jax import program
 from air_jax.experiments import arguments, compare, reliability
 
 Changes = Mapping[str, Any]
@@ -137,9 +138,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if unknown:
         parser.error(f"unknown {', '.join(sorted(unknown))}; {given.set} has {', '.join(changes)}")
     chosen = {name: changes[name] for name in given.only or changes}
-    arguments.finish(
-        lambda: run(config, given.workdir, changes=chosen, **reliability.options(given))
-    )
+    program.finish(lambda: run(config, given.workdir, changes=chosen, **reliability.options(given)))
 
 
 if __name__ == "__main__":

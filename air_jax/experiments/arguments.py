@@ -1,19 +1,14 @@
-"""What the commands of all experiments have in common: config, overrides, workdir, exit codes.
+"""What the commands of all experiments have in common: config, overrides, workdir.
 
 python -m air_jax.experiments.NAME --config=configs/air.py --config.seed=3 --workdir=runs/name
 """
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from absl import logging
-
-from air_jax import main, parallel
-from air_jax.checkpoint import CheckpointError
-from air_jax.interruption import Interrupted
-from air_jax.monitor import NonFiniteError
+from air_jax import main
 
 Config = dict[str, Any]
 
@@ -49,23 +44,3 @@ def parse(
 
 def _of_config(item: str) -> bool:
     return item.startswith(("--config=", "--config."))
-
-
-def finish(experiment: Callable[[], object]) -> None:
-    """Runs an experiment as a program: errors that a user can mend end in a sentence and code 1.
-
-    Args:
-      experiment: what to do.
-    """
-    main.log_plainly()
-    parallel.keep_compiled()
-    try:
-        experiment()
-    except Interrupted as interrupted:
-        logging.warning("%s", interrupted)
-        sys.exit(128 + interrupted.signal)
-    except (ValueError, OSError, CheckpointError, NonFiniteError) as error:
-        logging.error("%s", error)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        sys.exit(130)

@@ -46,6 +46,7 @@ from air_jax import (
     gradient_noise,
     kinds,
     parallel,
+    program,
     provenance,
     sections,
 )
@@ -357,7 +358,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         num_draws=given.draws,
         images_per_count=given.images,
     )
-    arguments.finish(lambda: run(config, given.workdir, SMOKE if given.smoke else plan))
+    program.finish(lambda: run(config, given.workdir, SMOKE if given.smoke else plan))
 
 
 if __name__ == "__main__":

@@ -26,10 +26,9 @@ import jax
 import numpy as np
 from absl import logging
 
-from air_jax import evaluate, figures, kinds, provenance, writer
+from air_jax import evaluate, figures, kinds, program, provenance, writer
 from air_jax.data.dataset import create_dataset
 from air_jax.data.scenes import Scenes
-from air_jax.experiments import arguments
 from air_jax.inference import Model, Objects
 from air_jax.trained import TrainedModel
 
@@ -268,7 +267,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--num-steps", type=int, default=6, help="N in evaluation, default 6")
     parser.add_argument("--images", type=int, default=5_000, help="test scenes of each kind")
     given = parser.parse_args(argv)
-    arguments.finish(
+    program.finish(
         lambda: run(
             given.experiments,
             given.workdir,

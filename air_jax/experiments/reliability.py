@@ -21,7 +21,6 @@ import multiprocessing
 import multiprocessing.connection
 import os
 import pathlib
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -34,7 +33,6 @@ from air_jax import (
     figures_runs,
     kinds,
     loop,
-    parallel,
     provenance,
     reliability,
     scan_policy,
@@ -43,8 +41,8 @@ from air_jax import (
 from air_jax.data.dataset import create_dataset
 from air_jax.experiments import arguments
 from air_jax.interruption import Interrupted, Signals
-from air_jax.main import log_plainly
 from air_jax.monitor import NonFiniteError
+from air_jax.program import finish
 
 # Seeds whose scan policy is shown, as in the paper's figure.
 _NUM_POLICIES = 3
@@ -127,15 +125,7 @@ def _train(program: _Program) -> None:
 def _train_in_process(program: _Program, cores: Sequence[int]) -> None:
     """What a process of its own does, on these cores only."""
     os.sched_setaffinity(0, cores)
-    parallel.keep_compiled()
-    log_plainly()
-    try:
-        _train(program)
-    except Interrupted as interrupted:
-        sys.exit(128 + interrupted.signal)
-    except (ValueError, OSError, checkpoint.CheckpointError) as error:
-        logging.error("%s: %s", program.folder, error)
-        sys.exit(1)
+    finish(lambda: _train(program))
 
 
 def _train_beside_each_other(programs: Sequence[_Program], num_processes: int) -> None:
@@ -299,7 +289,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     add_options(parser, seeds="100:120")
     given, config = arguments.parse(parser, argv)
-    arguments.finish(lambda: run(config, given.workdir, **options(given)))
+    finish(lambda: run(config, given.workdir, **options(given)))
 
 
 if __name__ == "__main__":
