@@ -279,7 +279,7 @@ def _read_omniglot(
     files = locate_omniglot(tfds_dir=tfds_dir)
 
     def read() -> dict[str, np.ndarray]:
-        arrays = {}
+        arrays: dict[str, np.ndarray] = {}
         for split, glyphs in (
             load_omniglot(tfds_dir=tfds_dir, image_size=image_size)._asdict().items()
         ):
