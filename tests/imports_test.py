@@ -37,6 +37,7 @@ LAYERS = (
     {"experiments.arguments", "experiments.compare", "experiments.estimators_report"},
     {"experiments.estimators", "experiments.generalization", "experiments.reliability"},
     {"experiments.ablation"},
+    {"experiments.parsing"},
     {""},  # the package itself: the library's face
 )
 HEIGHT = {name: height for height, layer in enumerate(LAYERS) for name in layer}
