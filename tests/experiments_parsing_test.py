@@ -28,6 +28,8 @@ def finished(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("parsing")
     arguments = ["--config=configs/omniglot.py", f"--workdir={workdir}", "--smoke"]
     arguments += [f"--config.data.tfds_dir={data_dir}", "--config.data.image_size=32"]
+    # Otherwise none would have learned to use a step, and all would be empty canvases.
+    arguments += ["--config.inference.presence_logit=5.0", "--config.prior.start=0.5"]
     parsing.main(arguments)
     return workdir, arguments
 
@@ -41,6 +43,7 @@ def test_every_model_is_measured_on_both_sets_and_drawn(finished):
     for row in rows:
         assert np.isfinite([row["elbo"], row["squared_error"], row["log_p_x"]]).all()
         assert sum(row["images_per_num_steps"]) == row["num_images"]
+        assert len(row["images_per_num_steps"]) == 1 + (2 if row["model"] == "steps_2" else 1)
         assert (row["iwae"] is None) == (row["set"] == "validation")
     with open(workdir / "parsing.csv", newline="") as file:
         lines = list(csv.DictReader(file))
@@ -64,7 +67,9 @@ def test_errors_and_steps_are_those_of_the_model_that_was_kept(finished):
     assert row["squared_error"] == pytest.approx(np.mean(errors), rel=1e-4)
     empty = np.mean((scenes.images / 255.0) ** 2)
     assert row["share_of_error"] == pytest.approx(np.mean(errors) / empty, rel=1e-4)
+    assert row["share_of_error"] != 1
     assert row["num_steps"] == pytest.approx(found.counts.mean())
+    assert row["num_steps"] > 1
 
 
 def test_finished_runs_are_not_trained_again_and_other_configs_are_refused(finished, monkeypatch):
