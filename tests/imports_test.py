@@ -19,7 +19,8 @@ LAYERS = (
     {"models.air"},
     {"models.detection", "objectives"},
     {"estimators", "gradient_noise"},
-    {"data.digits", "data.images"},
+    {"data.images", "data.prepared"},
+    {"data.digits", "data.omniglot"},
     {"data.scenes"},
     {"data.sprites"},
     {"data.dataset"},
@@ -36,6 +37,7 @@ LAYERS = (
     {"experiments.arguments", "experiments.compare", "experiments.estimators_report"},
     {"experiments.estimators", "experiments.generalization", "experiments.reliability"},
     {"experiments.ablation"},
+    {"experiments.parsing"},
     {""},  # the package itself: the library's face
 )
 HEIGHT = {name: height for height, layer in enumerate(LAYERS) for name in layer}

@@ -13,6 +13,7 @@ from absl import logging
 
 from air_jax.data.digits import load_digits, locate_digits
 from air_jax.data.images import prepare_images, read_images
+from air_jax.data.omniglot import load_omniglot, locate_omniglot
 from air_jax.data.scenes import Scenes, compose_scenes
 from air_jax.data.sprites import compose_sprites
 from air_jax.files import replacing, user_cache
@@ -25,7 +26,7 @@ _MAX_LISTED = 10  # unusable images named in a warning
 
 
 class Dataset(NamedTuple):
-    """Three sets of scenes made of disjoint digits or images, or of independent sprites.
+    """Three sets of scenes made of disjoint digits, glyphs or images, or of independent sprites.
 
     Attributes:
         train: the only one that training sees, and of it only the images.
@@ -58,13 +59,18 @@ def create_dataset(
     num_test: int,
     seed: int,
 ) -> Dataset:
-    """Composes scenes of MNIST digits or of sprites, or reads the user's own images.
+    """Composes scenes of MNIST digits or of sprites, or reads Omniglot or the user's own images.
+
+    In a composed scene the objects are known. Nobody counted the parts of a glyph or, mostly, the
+    objects of the user's images: their counts are -1, and boxes, labels and hidden shares have
+    K = 0.
 
     Args:
         source: "tfds", "embedded" or "auto" for digits (see `digits.load_digits`); "sprites" for
-            coloured shapes that cover one another (see `sprites.compose_sprites`); "path" for
-            the user's own images, of which validation and test get a tenth each. Those that
-            cannot be read are left out, with a warning.
+            coloured shapes that cover one another (see `sprites.compose_sprites`); "omniglot" for
+            single glyphs, the test set's of alphabets that training does not have (see
+            `omniglot.load_omniglot`); "path" for the user's own images, of which validation and
+            test get a tenth each. Those that cannot be read are left out, with a warning.
         tfds_dir: TFDS's data folder; if None or empty, `TFDS_DATA_DIR` or TFDS's default.
         path: for source "path", what `images.read_images` takes; otherwise None or empty.
         invert: for source "path", whether the images are dark on light.
@@ -72,20 +78,21 @@ def create_dataset(
             times that in colour); if None, `$XDG_CACHE_HOME/air_jax` or `~/.cache/air_jax`; if
             empty, nowhere.
         image_size: side of the images, pixels; the user's are resized to it.
-        counts: the possible numbers of objects in a composed image, in equal shares.
-        digit_scale: least and greatest scale of a digit's side; (1, 1) for sprites.
+        counts: the possible numbers of objects in a composed image, in equal shares; empty for
+            Omniglot.
+        digit_scale: least and greatest scale of a digit's side; (1, 1) for sprites and Omniglot.
         sprite_size: for source "sprites", least and greatest side in pixels; otherwise empty.
         noise: standard deviation of Gaussian noise upon the scenes, 1 for full ink; the user's own
-            images are left as they are.
-        num_train: number of training images; for source "path" the most to use.
+            images are left as they are, and Omniglot takes 0.
+        num_train: number of training images; for sources "path" and "omniglot" the most to use.
         num_validation: the same of validation images.
         num_test: the same of test images.
-        seed: of the composition or, for source "path", of the shuffling.
+        seed: of the composition or, where nothing is composed, of the shuffling.
     Returns:
         The three sets and their description.
     Raises:
-        FileNotFoundError: if `source` is "tfds" and MNIST is not prepared, or nothing is at
-            `path`.
+        FileNotFoundError: if `source` is "tfds" and MNIST is not prepared, "omniglot" and Omniglot
+            is not, or nothing is at `path`.
         ValueError: if an option is out of range, options contradict each other, fewer than three
             of the user's images can be read, or one of them has a light background.
     """
@@ -93,10 +100,10 @@ def create_dataset(
     for split, size in sizes.items():
         if size < 1:
             raise ValueError(f"num_{split} is {size}; it must be a positive integer")
-    if source not in ("auto", "tfds", "embedded", "sprites", "path"):
+    if source not in ("auto", "tfds", "embedded", "sprites", "omniglot", "path"):
         raise ValueError(
-            f"source of the data is {source!r}; it must be 'auto', 'tfds', 'embedded', 'sprites' "
-            "or 'path'"
+            f"source of the data is {source!r}; it must be 'auto', 'tfds', 'embedded', 'sprites', "
+            "'omniglot' or 'path'"
         )
     if len(sprite_size) != (2 if source == "sprites" else 0):
         raise ValueError(
@@ -117,6 +124,14 @@ def create_dataset(
         )
     if seed < 0:
         raise ValueError(f"seed is {seed}; it must be an integer >= 0")
+    if source == "omniglot":
+        if len(counts) or tuple(digit_scale) != (1, 1) or noise:
+            raise ValueError(
+                f"counts is {tuple(counts)}, digit_scale {tuple(digit_scale)} and noise {noise}, "
+                "but source is 'omniglot', whose images are single glyphs as they were drawn: set "
+                "counts to (), digit_scale to (1, 1) and noise to 0, as configs/omniglot.py does"
+            )
+        return _read_omniglot(cache_dir, tfds_dir, image_size=image_size, sizes=sizes, seed=seed)
     shared: dict[str, Any] = {"image_size": image_size, "counts": counts, "noise": noise}
     options = _plain({**shared, "num_images": sizes, "seed": seed})
     if source == "sprites":
@@ -221,13 +236,9 @@ def _read_own(
     scenes = {}
     for split in _SPLITS:
         members = parts[split][: sizes[split]]
-        unknown = np.full(len(members), -1, np.int32)
-        scenes[split] = Scenes(
-            images=np.rint(prepared.images[members] * 255).astype(np.uint8),
-            counts=unknown if own.counts is None else own.counts[members],
-            boxes=np.zeros((len(members), 0, 4), np.float32),
-            labels=np.zeros((len(members), 0), np.int32),
-            hidden=np.zeros((len(members), 0), np.float32),
+        scenes[split] = _without_objects(
+            np.rint(prepared.images[members] * 255).astype(np.uint8),
+            None if own.counts is None else own.counts[members],
         )
     description = {
         "source": "path",
@@ -240,6 +251,59 @@ def _read_own(
         "num_images": {split: len(scenes[split].images) for split in _SPLITS},
         "seed": int(seed),
         "digest": hashlib.sha256(prepared.images.tobytes()).hexdigest()[:16],
+    }
+    return Dataset(**scenes, description=description)
+
+
+def _without_objects(images: np.ndarray, counts: np.ndarray | None = None) -> Scenes:
+    """Images of whose objects at most the number is known."""
+    number = len(images)
+    return Scenes(
+        images=images,
+        counts=np.full(number, -1, np.int32) if counts is None else counts,
+        boxes=np.zeros((number, 0, 4), np.float32),
+        labels=np.zeros((number, 0), np.int32),
+        hidden=np.zeros((number, 0), np.float32),
+    )
+
+
+def _read_omniglot(
+    cache_dir: str | None,
+    tfds_dir: str | None,
+    *,
+    image_size: int,
+    sizes: dict[str, int],
+    seed: int,
+) -> Dataset:
+    """Reads Omniglot's glyphs, shuffled, at most `sizes` in each set."""
+    files = locate_omniglot(tfds_dir=tfds_dir)
+
+    def read() -> dict[str, np.ndarray]:
+        arrays: dict[str, np.ndarray] = {}
+        for split, glyphs in (
+            load_omniglot(tfds_dir=tfds_dir, image_size=image_size)._asdict().items()
+        ):
+            arrays |= {f"{split}_{field}": array for field, array in glyphs._asdict().items()}
+        return arrays
+
+    arrays = _cached(cache_dir, {"omniglot": files.digest, "image_size": int(image_size)}, read)
+    scenes, alphabets, num_characters = {}, {}, {}
+    seeds = np.random.SeedSequence(seed).spawn(len(_SPLITS))
+    for split, split_seed in zip(_SPLITS, seeds, strict=True):
+        rng = np.random.Generator(np.random.PCG64(split_seed))
+        chosen = rng.permutation(len(arrays[f"{split}_images"]))[: sizes[split]]
+        scenes[split] = _without_objects(arrays[f"{split}_images"][chosen][..., None])
+        alphabets[split] = np.unique(arrays[f"{split}_alphabets"][chosen]).tolist()
+        num_characters[split] = len(np.unique(arrays[f"{split}_characters"][chosen]))
+    description = {
+        "source": "omniglot",
+        "folder": files.folder,
+        "alphabets": alphabets,
+        "num_characters": num_characters,
+        "image_size": int(image_size),
+        "num_images": {split: len(scenes[split].images) for split in _SPLITS},
+        "seed": int(seed),
+        "digest": files.digest[:16],
     }
     return Dataset(**scenes, description=description)
 

