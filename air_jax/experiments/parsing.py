@@ -37,7 +37,7 @@ import jax
 import numpy as np
 from absl import logging
 
-from air_jax import figures, files, kinds, loop, provenance, writer
+from air_jax import figures, files, kinds, loop, program, provenance, writer
 from air_jax.data.dataset import create_dataset
 from air_jax.data.scenes import Scenes
 from air_jax.experiments import ablation, arguments, estimators_report
@@ -316,7 +316,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         config = ablation.change(config, SMOKE)
     first = config["seed"]
     seeds = range(first, first + (1 if given.smoke else given.seeds))
-    arguments.finish(lambda: run(config, given.workdir, seeds=seeds))
+    program.finish(lambda: run(config, given.workdir, seeds=seeds))
 
 
 if __name__ == "__main__":
