@@ -2,7 +2,8 @@
 
     python -m air_jax.main --config=configs/dair.py --workdir=runs/dair
 
-Expected count accuracy on the test scenes: not measured yet.
+Expected count accuracy on the test scenes: 99.1 to 99.5 % with nvil, 99.3 to 99.6 % with enumerate
+(20 seeds each; results/reliability/).
 """
 
 from configs import base
