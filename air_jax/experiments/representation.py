@@ -90,11 +90,11 @@ class Plan(NamedTuple):
 SMOKE = Plan(
     sizes=(20, 40),
     num_seeds=2,
-    num_validation=20,
-    num_test=20,
+    num_validation=40,
+    num_test=40,
     code_sizes=(3,),
     autoencoder_steps=4,
-    budget=Budget(trials=2, max_rounds=2, steps_per_round=3, batch_size=8),
+    budget=Budget(trials=1, max_rounds=2, steps_per_round=3, batch_size=8),
 )
 
 
