@@ -1,0 +1,357 @@
+"""Labels needed to answer questions about a scene from AIR's latents (paper, Sec. 3.1.2, figure 5).
+
+    python -m air_jax.experiments.representation --air runs/reliability/air --draw runs/draw \
+        --workdir=runs/representation
+
+Takes models of AIR (or DAIR) and, if given, of DRAW that were trained on scenes of 0 to 2 digits
+without labels, trains a convolutional autoencoder on the same scenes, and takes the codes that all
+of them have of other scenes, with exactly two digits. Classifiers predict the sum of the digits
+and whether they ascend from left to right (`representation` has the details), from labelled sets
+of growing size: an MLP from each code, a CNN from the pixels.
+
+For every representation, task and size the same `--trials` draws of hyper-parameters are tried with
+the first seed and the best on a validation set is kept for the other seeds. That set also stops
+training; it is the same for all, has digits of its own, and its labels are not counted among the
+labels of a set. The autoencoder's length of code is one of its hyper-parameters; AIR and DRAW
+are taken as they were trained. A seed is another labelled set, another classifier, another
+autoencoder and, as far as there are, another model of AIR and DRAW. The workdir gets
+
+    representation.json   every measurement, every trial's accuracies, means with deviations
+    representation.csv    a line for each representation, task, number of labels and seed
+    representation.png    accuracy against labels
+    table.md              labels needed for 90 %, accuracies, each code's reconstruction error
+
+They are written anew after each representation, so that an interrupted run leaves what it has.
+"""
+
+import argparse
+import functools
+import itertools
+import pathlib
+import statistics
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from absl import logging
+
+from air_jax import autoencoder, classification, figures, kinds, program, provenance, representation
+from air_jax.classification import Budget, Inputs
+from air_jax.data.dataset import create_dataset
+from air_jax.data.scenes import Scenes
+from air_jax.draw import DrawModel
+from air_jax.experiments import representation_report
+from air_jax.experiments.generalization import find_models
+from air_jax.files import write_atomically
+from air_jax.inference import Model
+from air_jax.writer import write_json
+
+# Of a config's data: what makes two models' images alike.
+_SAME_SCENES = ("source", "image_size", "counts", "digit_scale", "noise")
+
+
+class Plan(NamedTuple):
+    """What is measured.
+
+    Attributes:
+      sizes: numbers of labelled images, ascending.
+      num_seeds: of each representation.
+      num_validation: scenes by which hyper-parameters are chosen.
+      num_test: scenes that are reported.
+      code_sizes: lengths of the autoencoder's code.
+      autoencoder_steps: training steps of each autoencoder.
+      budget: of each classifier.
+    """
+
+    sizes: tuple[int, ...] = (100, 300, 1_000, 3_000, 10_000, 30_000)
+    num_seeds: int = 3
+    num_validation: int = 2_000
+    num_test: int = 5_000
+    code_sizes: tuple[int, ...] = (50, 100, 200)
+    autoencoder_steps: int = 4_000
+    budget: Budget = Budget()
+
+    def check(self) -> None:
+        """Raises ValueError if there is nothing to measure, or sizes do not ascend."""
+        if not self.sizes or self.sizes[0] < 1 or sorted(set(self.sizes)) != list(self.sizes):
+            raise ValueError(f"sizes is {self.sizes}; they must ascend, from 1 at least.")
+        counted = {
+            "seeds": self.num_seeds,
+            "trials": self.budget.trials,
+            "rounds": self.budget.max_rounds,
+        }
+        for name, value in counted.items():
+            if value < 1:
+                raise ValueError(f"{name} is {value}; it must be at least 1.")
+
+
+SMOKE = Plan(
+    sizes=(20, 40),
+    num_seeds=2,
+    num_validation=40,
+    num_test=40,
+    code_sizes=(3,),
+    autoencoder_steps=4,
+    budget=Budget(trials=1, max_rounds=2, steps_per_round=3, batch_size=8),
+)
+
+
+class _Contender(NamedTuple):
+    """A representation.
+
+    Attributes:
+      family: of its classifiers, see `classification.SIZES`.
+      seeds: of each seed, the inputs that its hyper-parameters may choose from.
+      errors: reconstruction errors of the test scenes, one for each model; empty for none.
+      code_sizes: lengths of the code that there are; None for pixels.
+      note: what its models are, JSON-able.
+    """
+
+    family: str
+    seeds: Sequence[Sequence[Inputs]]
+    errors: Sequence[float]
+    code_sizes: Sequence[int] | None
+    note: Any
+
+
+def run(
+    air: Sequence[pathlib.Path], draw: Sequence[pathlib.Path], workdir: str, plan: Plan
+) -> dict[str, Any]:
+    """Measures all representations.
+
+    Args:
+      air: folders of runs or experiments, with models of AIR or DAIR.
+      draw: likewise of DRAW; none leaves DRAW out.
+      workdir: folder of the results, created if absent.
+      plan: what to measure.
+
+    Returns:
+      What `representation.json` holds.
+
+    Raises:
+      ValueError: if a folder holds no model or one of another kind, models were trained on
+        different scenes or on none of digits, or the plan contradicts itself.
+      CheckpointError: if a model is damaged.
+    """
+    plan.check()
+    models = {"AIR": _load(air, Model, "AIR or DAIR")}
+    if draw:
+        models["DRAW"] = _load(draw, DrawModel, "DRAW")
+    config = next(iter(models["AIR"].values())).config
+    _check_scenes(config, models)
+    scenes = representation.two_digit_scenes(
+        config["data"],
+        num_train=plan.sizes[-1],
+        num_validation=plan.num_validation,
+        num_test=plan.num_test,
+    )
+    of_split = {name: representation.task_labels(part) for name, part in scenes.items()}
+    labels = {
+        task: Inputs(**{name: those[task] for name, those in of_split.items()})
+        for task in representation.TASKS
+    }
+    results: dict[str, Any] = {
+        "arguments": sys.argv[1:],
+        **provenance.surroundings(),
+        "plan": {**plan._asdict(), "budget": plan.budget._asdict()},
+        "trained_on": {name: config["data"][name] for name in _SAME_SCENES},
+        "chance": {task: _chance(part.test) for task, part in labels.items()},
+        "models": {},
+        "code_sizes": {},
+        "reconstruction_error": {},
+        "measurements": [],
+        "trials": [],
+    }
+    creators: dict[str, Callable[[], _Contender]] = {
+        name: functools.partial(_of_models, those, scenes, plan) for name, those in models.items()
+    }
+    creators["autoencoder"] = functools.partial(_autoencoders, config, scenes, plan)
+    creators["CNN on pixels"] = functools.partial(_pixels, scenes, plan)
+    for name, create in creators.items():
+        contender = create()
+        results["models"][name] = contender.note
+        results["code_sizes"][name] = contender.code_sizes
+        results["reconstruction_error"][name] = (
+            representation_report.spread(contender.errors) if contender.errors else None
+        )
+        for task in representation.TASKS:
+            measured, trials = _measure(name, contender, task, labels[task], plan)
+            results["measurements"] += measured
+            results["trials"] += trials
+        results["summary"] = representation_report.summarise(results["measurements"])
+        _write(results, pathlib.Path(workdir))
+    logging.info("results in %s\n%s", workdir, representation_report.table(results))
+    return results
+
+
+def _load(experiments: Sequence[pathlib.Path], kind: type, wanted: str) -> dict[str, Any]:
+    """All models of some folders, by folder."""
+    models = {}
+    for experiment in experiments:
+        for folder in find_models(experiment):
+            models[str(folder)] = model = kinds.load(folder)
+            if not isinstance(model, kind):
+                raise ValueError(f"{folder} holds another kind of model than {wanted}")
+    return models
+
+
+def _check_scenes(config: Mapping[str, Any], models: Mapping[str, Mapping[str, Any]]) -> None:
+    for folder, model in itertools.chain(*(those.items() for those in models.values())):
+        for name in _SAME_SCENES:
+            own, expected = model.config["data"][name], config["data"][name]
+            if own != expected:
+                raise ValueError(
+                    f"{folder} was trained with data.{name} {own}, the first model of AIR with "
+                    f"{expected}: codes are compared of models of the same scenes"
+                )
+
+
+def _chance(labels: np.ndarray) -> float:
+    """Accuracy of the most frequent class."""
+    return float(np.bincount(labels).max() / len(labels))
+
+
+def _of_models(models: Mapping[str, Any], scenes: Mapping[str, Scenes], plan: Plan) -> _Contender:
+    """Codes of trained models; seeds take them in turn."""
+    used = dict(list(models.items())[: plan.num_seeds])
+    images = scenes["test"].images
+    codes, errors = [], []
+    for folder, model in used.items():
+        codes.append(representation.codes(model, scenes))
+        reconstructions = model.infer(images).reconstructions
+        errors.append(representation.reconstruction_error(images, reconstructions))
+        logging.info("%s: squared error %.2f", folder, errors[-1])
+    return _Contender(
+        family="mlp",
+        seeds=[[codes[seed % len(codes)]] for seed in range(plan.num_seeds)],
+        errors=errors,
+        code_sizes=sorted({part.train.shape[1] for part in codes}),
+        note=list(used),
+    )
+
+
+def _autoencoders(
+    config: Mapping[str, Any], scenes: Mapping[str, Scenes], plan: Plan
+) -> _Contender:
+    """Trains autoencoders of all lengths of code, for each seed, on what AIR was trained on."""
+    images = create_dataset(**config["data"]).train.images
+    test = scenes["test"].images
+    seeds = []
+    errors: dict[int, list[float]] = {size: [] for size in plan.code_sizes}
+    for seed in range(plan.num_seeds):
+        key = jax.random.key(seed)
+        variants = []
+        for size in plan.code_sizes:
+            model = autoencoder.train_autoencoder(
+                images,
+                code_size=size,
+                key=jax.random.fold_in(key, size),
+                num_steps=plan.autoencoder_steps,
+            )
+            codes = {name: model.encode(part.images) for name, part in scenes.items()}
+            variants.append(Inputs(**codes))
+            error = representation.reconstruction_error(test, model.reconstruct(test))
+            errors[size].append(error)
+            logging.info("autoencoder %d, seed %d: squared error %.2f", size, seed, error)
+        seeds.append(variants)
+    by_size = {str(size): representation_report.spread(found) for size, found in errors.items()}
+    # The table's is that of the best reconstructions.
+    best = min(errors.values(), key=statistics.fmean)
+    return _Contender("mlp", seeds, best, plan.code_sizes, {"reconstruction_error": by_size})
+
+
+def _pixels(scenes: Mapping[str, Scenes], plan: Plan) -> _Contender:
+    images = Inputs(**{name: part.images for name, part in scenes.items()})
+    return _Contender("cnn", [[images]] * plan.num_seeds, [], None, None)
+
+
+def _measure(
+    name: str, contender: _Contender, task: str, labels: Inputs, plan: Plan
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Chooses hyper-parameters for every size with the first seed, and measures all seeds."""
+    trials = classification.draw_trials(
+        contender.family, plan.budget.trials, num_variants=len(contender.seeds[0]), seed=0
+    )
+    rows, tried = [], []
+    for size in plan.sizes:
+        options: dict[str, Any] = {
+            "family": contender.family,
+            "num_classes": representation.TASKS[task],
+            "num_labels": size,
+            "budget": plan.budget,
+        }
+        chosen, found = classification.search(contender.seeds[0], labels, trials, seed=0, **options)
+        place = {"representation": name, "task": task, "labels": size}
+        tried += [
+            {**place, **trial._asdict(), **accuracies._asdict()}
+            for trial, accuracies in zip(trials, found, strict=True)
+        ]
+        measured = [found[trials.index(chosen)]]
+        for seed in range(1, plan.num_seeds):
+            inputs = contender.seeds[seed][chosen.variant]
+            measured.append(classification.fit(inputs, labels, chosen, seed=seed, **options))
+        rows += [
+            {**place, "seed": seed, **accuracies._asdict(), **chosen._asdict()}
+            for seed, accuracies in enumerate(measured)
+        ]
+        percent = ", ".join(f"{accuracies.test:.1%}" for accuracies in measured)
+        logging.info("%s, %s, %d labels: %s", name, task, size, percent)
+    return rows, tried
+
+
+def _write(results: Mapping[str, Any], folder: pathlib.Path) -> None:
+    rows = results["measurements"]
+    write_json(folder / "representation.json", results)
+    write_atomically(folder / "representation.csv", representation_report.to_csv(rows).encode())
+    write_atomically(folder / "table.md", representation_report.table(results).encode())
+    figure = representation_report.figure(rows, results["chance"])
+    figures.save(figure, folder / "representation.png")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command, see the module."""
+    plan = Plan()
+    parser = argparse.ArgumentParser(
+        prog="python -m air_jax.experiments.representation",
+        description="Labels needed to answer questions about scenes of two digits from codes.",
+    )
+    parser.add_argument(
+        "--air", nargs="+", type=pathlib.Path, required=True, help="folders with models of AIR"
+    )
+    parser.add_argument(
+        "--draw", nargs="+", type=pathlib.Path, default=[], help="folders with models of DRAW"
+    )
+    parser.add_argument("--workdir", required=True, help="folder of this experiment")
+    parser.add_argument(
+        "--sizes", nargs="+", type=int, default=plan.sizes, help="numbers of labelled images"
+    )
+    parser.add_argument("--seeds", type=int, default=plan.num_seeds, help="of each representation")
+    parser.add_argument(
+        "--trials", type=int, default=plan.budget.trials, help="hyper-parameters that are tried"
+    )
+    parser.add_argument(
+        "--rounds",
+        type=int,
+        default=plan.budget.max_rounds,
+        help=f"of {plan.budget.steps_per_round} training steps of a classifier, at most",
+    )
+    parser.add_argument(
+        "--autoencoder-steps", type=int, default=plan.autoencoder_steps, help="training steps"
+    )
+    parser.add_argument("--smoke", action="store_true", help="a try: few images, steps and trials")
+    given = parser.parse_args(argv)
+    plan = plan._replace(
+        sizes=tuple(given.sizes),
+        num_seeds=given.seeds,
+        autoencoder_steps=given.autoencoder_steps,
+        budget=plan.budget._replace(trials=given.trials, max_rounds=given.rounds),
+    )
+    program.finish(
+        lambda: run(given.air, given.draw, given.workdir, SMOKE if given.smoke else plan)
+    )
+
+
+if __name__ == "__main__":
+    main()

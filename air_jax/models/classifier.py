@@ -1,0 +1,106 @@
+"""Classifiers of codes and of pixels, for the comparison of representations (paper, Sec. 3.1.2)."""
+
+import chex
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+_CNN_HIDDEN = 128
+
+
+class MLPClassifier(nn.Module):
+    """Logits from a code.
+
+    Attributes:
+      width: of each hidden layer.
+      depth: number of hidden layers.
+      num_classes: K.
+    """
+
+    width: int
+    depth: int
+    num_classes: int
+
+    @nn.compact
+    def __call__(
+        self,
+        codes: jax.Array,
+        *,
+        dropout: jax.Array | float = 0.0,
+        key: chex.PRNGKey | None = None,
+    ) -> jax.Array:
+        """Classifies.
+
+        Args:
+          codes: `[B, D]`.
+          dropout: share of hidden units left out, in [0, 1); may be traced.
+          key: of the units that are left out; None to keep all.
+
+        Returns:
+          Logits `[B, K]`.
+        """
+        chex.assert_rank(codes, 2)
+        hidden = codes
+        for i in range(self.depth):
+            hidden = nn.relu(nn.Dense(self.width)(hidden))
+            hidden = drop_units(
+                hidden, dropout, None if key is None else jax.random.fold_in(key, i)
+            )
+        return nn.Dense(self.num_classes)(hidden)
+
+
+class CNNClassifier(nn.Module):
+    """Logits from pixels: convolutions that halve the image, a hidden layer, logits.
+
+    Attributes:
+      width: channels of the first convolution; each further one has twice those of the one before.
+      depth: number of convolutions.
+      num_classes: K.
+    """
+
+    width: int
+    depth: int
+    num_classes: int
+
+    @nn.compact
+    def __call__(
+        self,
+        images: jax.Array,
+        *,
+        dropout: jax.Array | float = 0.0,
+        key: chex.PRNGKey | None = None,
+    ) -> jax.Array:
+        """Classifies.
+
+        Args:
+          images: `[B, H, W, C]` in [0, 1].
+          dropout: share of units left out before and after the hidden layer, in [0, 1); may be
+            traced.
+          key: of the units that are left out; None to keep all.
+
+        Returns:
+          Logits `[B, K]`.
+        """
+        chex.assert_rank(images, 4)
+        maps = images
+        for i in range(self.depth):
+            side = 5 if i == 0 else 3
+            maps = nn.relu(nn.Conv(2**i * self.width, (side, side), strides=2)(maps))
+        before, after = (None, None) if key is None else jax.random.split(key)
+        hidden = drop_units(maps.reshape(maps.shape[0], -1), dropout, before)
+        hidden = drop_units(nn.relu(nn.Dense(_CNN_HIDDEN)(hidden)), dropout, after)
+        return nn.Dense(self.num_classes)(hidden)
+
+
+def drop_units(units: jax.Array, rate: jax.Array | float, key: chex.PRNGKey | None) -> jax.Array:
+    """Dropout (Srivastava et al., 2014) whose rate may be traced, unlike that of flax.
+
+    Args:
+      units: of any shape.
+      rate: probability that one becomes 0, in [0, 1); the others are divided by 1 - rate.
+      key: None to leave all as they are.
+    """
+    if key is None:
+        return units
+    kept = jax.random.bernoulli(key, 1.0 - rate, units.shape)
+    return jnp.where(kept, units / (1.0 - rate), 0.0)

@@ -1,0 +1,124 @@
+"""Classifiers learn from their labels and from no others; searches choose by validation alone."""
+
+import numpy as np
+import pytest
+
+from air_jax import classification
+from air_jax.classification import Budget, Classified, Hyperparameters, Inputs
+
+BUDGET = Budget(trials=2, max_rounds=6, steps_per_round=20, patience=3, batch_size=16)
+TRIAL = Hyperparameters(
+    learning_rate=1e-2,
+    weight_decay=1e-3,
+    dropout=0.1,
+    width=16,
+    depth=1,
+    unit_scale=True,
+    variant=0,
+)
+MLP = {"family": "mlp", "num_classes": 3, "num_labels": 60, "budget": BUDGET, "seed": 0}
+
+
+def three_sets(function, num=(120, 90, 90)):
+    """Inputs of three sets of random numbers, of independent seeds."""
+    return Inputs(*(function(np.random.default_rng(i), n) for i, n in enumerate(num)))
+
+
+@pytest.fixture(scope="module")
+def clusters():
+    """Codes around three centres far apart, with a dimension that never changes; labels."""
+    labels = three_sets(lambda rng, n: rng.integers(0, 3, n).astype(np.int32))
+    noise = three_sets(lambda rng, n: rng.normal(size=(n, 4)))
+
+    def code(noise, labels):
+        centres = 6 * np.eye(4)[labels]
+        return np.concatenate([noise + centres, np.ones((len(labels), 1))], 1).astype(np.float32)
+
+    return Inputs(*map(code, noise, labels)), labels
+
+
+def test_codes_that_tell_the_classes_apart_are_learned(clusters):
+    found = classification.fit(*clusters, TRIAL, **MLP)
+    assert found.validation > 0.95 and found.test > 0.95
+
+
+def test_a_classifier_sees_only_the_labels_of_its_set(clusters):
+    codes, labels = clusters
+    chosen = np.random.default_rng(0).permutation(120)[:60]
+    others = np.setdiff1d(np.arange(120), chosen)
+    wrong = labels._replace(train=labels.train.copy())
+    wrong.train[others] = 0
+    few = classification.fit(codes, wrong, TRIAL, **MLP)
+    assert few == classification.fit(codes, labels, TRIAL, **MLP)
+    # And does see those.
+    wrong.train[chosen] = 0
+    assert classification.fit(codes, wrong, TRIAL, **MLP).test < 0.6
+
+
+def test_pixels_are_classified_by_convolutions():
+    labels = three_sets(lambda rng, n: rng.integers(0, 2, n).astype(np.int32), (64, 32, 32))
+
+    def image(labels):
+        images = np.zeros((len(labels), 12, 12, 1), np.uint8)
+        images[labels == 1, 4:8, 2:10] = 255
+        images[labels == 0, 2:10, 4:8] = 255
+        return images
+
+    trial = TRIAL._replace(width=2)
+    options = {**MLP, "family": "cnn", "num_classes": 2}
+    found = classification.fit(Inputs(*map(image, labels)), labels, trial, **options)
+    assert found.test == 1.0
+
+
+def test_training_stops_when_validation_gets_no_better(clusters, monkeypatch):
+    accuracies = iter([0.5, 0.7, 0.6, 0.7, 0.7, 0.9, 0.4])
+    monkeypatch.setattr(classification, "_accuracy", lambda *_: next(accuracies))
+    # Three rounds after the second, which was the best; what comes next is the test set's.
+    assert classification.fit(*clusters, TRIAL, **MLP) == Classified(0.7, 0.9, 2)
+
+
+def test_the_best_on_validation_is_chosen_and_the_test_set_has_no_say(monkeypatch):
+    found = {1: Classified(0.5, 0.9, 1), 2: Classified(0.8, 0.1, 1), 3: Classified(0.8, 0.7, 1)}
+    monkeypatch.setattr(
+        classification, "fit", lambda inputs, labels, trial, **_: found[inputs * trial.width]
+    )
+    trials = [TRIAL._replace(width=width, variant=1) for width in found]
+    best, measured = classification.search([0, 1], None, trials, **MLP)
+    assert best == trials[1]
+    assert measured == list(found.values())
+
+
+def test_all_inputs_get_the_same_draws():
+    codes = classification.draw_trials("mlp", 6, num_variants=3, seed=0)
+    pixels = classification.draw_trials("cnn", 6, num_variants=1, seed=0)
+    assert codes[:4] == classification.draw_trials("mlp", 4, num_variants=3, seed=0)
+    for name in ("learning_rate", "weight_decay", "dropout", "unit_scale"):
+        assert [getattr(one, name) for one in codes] == [getattr(one, name) for one in pixels]
+    for family, trials in (("mlp", codes), ("cnn", pixels)):
+        widths, depths = classification.SIZES[family]
+        assert {one.width for one in trials} <= set(widths)
+        assert {one.depth for one in trials} <= set(depths)
+    assert {one.variant for one in pixels} == {0}
+    assert {one.variant for one in codes} <= {0, 1, 2}
+    with pytest.raises(ValueError, match="valid names are 'mlp', 'cnn'"):
+        classification.draw_trials("svm", 1, num_variants=1, seed=0)
+
+
+@pytest.mark.parametrize("unit_scale", [True, False])
+def test_codes_are_scaled_by_the_training_images(clusters, unit_scale):
+    codes, _ = clusters
+    scaled = classification.scale_codes(codes, unit_scale=unit_scale)
+    np.testing.assert_allclose(scaled.train.mean(0), 0, atol=1e-5)
+    deviations = scaled.train.std(0)
+    if unit_scale:
+        np.testing.assert_allclose(deviations, [1, 1, 1, 1, 0], atol=1e-5)
+    else:
+        assert np.sqrt(np.square(deviations).mean()) == pytest.approx(1, abs=1e-5)
+    # A line is moved and stretched alike everywhere.
+    ratio = (scaled.test[0, 0] - scaled.train[0, 0]) / (codes.test[0, 0] - codes.train[0, 0])
+    assert ratio == pytest.approx(deviations[0] / codes.train[:, 0].std(), rel=1e-3)
+
+
+def test_more_labels_than_there_are_images_are_refused(clusters):
+    with pytest.raises(ValueError, match="labelled set of 121 is asked for; there are 120"):
+        classification.fit(*clusters, TRIAL, **{**MLP, "num_labels": 121})
