@@ -27,13 +27,16 @@ LAYERS = (
     {"export", "figures_estimators", "figures_runs", "provenance"},
     {"train", "trained"},
     {"draw", "inference"},
-    {"evaluate", "gallery"},
+    {"effort", "evaluate", "gallery"},
     {"kinds"},
     {"infer", "sections", "seeds"},
     {"monitor"},
     {"loop"},
     {"main"},
-    {"experiments.arguments", "experiments.compare", "experiments.estimators_report"},
+    {
+        *("experiments.arguments", "experiments.compare"),
+        *("experiments.estimators_report", "experiments.generalization_report"),
+    },
     {"experiments.estimators", "experiments.generalization", "experiments.reliability"},
     {"experiments.ablation"},
     {""},  # the package itself: the library's face
