@@ -99,10 +99,10 @@ def curves(results: Mapping[str, Any]) -> Figure | None:
     unseen, num_steps = results["unseen"], results["num_steps"]
     panels: dict[str, dict[str, figures_runs.Curve]] = {}
     for title, measure, scenes, factor in (
-        (f"{unseen} objects: count accuracy (%)", "count_accuracy", SCENES[2], 100),
-        ("counts trained on: count accuracy (%)", "count_accuracy", SCENES[1], 100),
-        (f"{unseen} objects: ELBO (nats)", "elbo", SCENES[2], 1),
-        ("counts trained on: ELBO (nats)", "elbo", SCENES[1], 1),
+        (f"{unseen} objects:\ncount accuracy (%)", "count_accuracy", SCENES[2], 100),
+        ("counts trained on:\ncount accuracy (%)", "count_accuracy", SCENES[1], 100),
+        (f"{unseen} objects:\nELBO (nats)", "elbo", SCENES[2], 1),
+        ("counts trained on:\nELBO (nats)", "elbo", SCENES[1], 1),
     ):
         panel = panels[title] = {}
         for name, result in results["experiments"].items():
