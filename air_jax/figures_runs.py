@@ -3,10 +3,13 @@
 Plain arrays in, a `matplotlib.figure.Figure` out, as in `figures`, whose `save` writes these too.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.lines import Line2D
 from numpy.typing import ArrayLike
 
 from air_jax.charts import (
@@ -198,6 +201,66 @@ def mutual_information(
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside right center", fontsize=8, frameon=False)
+    return figure
+
+
+class Curve(NamedTuple):
+    """A quantity over training, of several runs.
+
+    Attributes:
+      steps: training steps of the T measurements.
+      values: `[S, T]`; nan where there is none.
+    """
+
+    steps: Sequence[int]
+    values: np.ndarray
+
+
+def mean_curves(panels: Mapping[str, Mapping[str, Curve]], *, title: str = "") -> Figure:
+    """Means over the seeds with a band of one standard deviation, of several configurations.
+
+    Args:
+      panels: for each panel, by the name of its quantity, the configurations' curves by theirs. A
+        configuration has the same colour in every panel, and none where all its values are nan.
+      title: of the figure.
+
+    Returns:
+      Panels in rows of two, with one legend.
+
+    Raises:
+      ValueError: if there is nothing to show or a curve has not as many values as steps.
+    """
+    if not panels:
+        raise ValueError("panels is empty; a figure shows one at least")
+    names = list(dict.fromkeys(name for panel in panels.values() for name in panel))
+    rows, columns = -(-len(panels) // 2), min(len(panels), 2)
+    layout = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1)
+    figure = Figure(figsize=(4.2 * columns + 1.4, 3.1 * rows), layout=layout)
+    handles: dict[str, Line2D] = {}
+    for place, (quantity, panel) in enumerate(panels.items()):
+        axes = figure.add_subplot(rows, columns, place + 1, xlabel="training step", ylabel=quantity)
+        for name, curve in panel.items():
+            values = np.asarray(curve.values, float)
+            check_shape("values", values, (len(values), len(curve.steps)))
+            known = np.isfinite(values).any(axis=0)
+            if not known.any():
+                continue
+            steps, values = np.asarray(curve.steps)[known], values[:, known]
+            mean, number = np.nanmean(values, axis=0), np.isfinite(values).sum(axis=0)
+            squares = np.nansum((values - mean) ** 2, axis=0)
+            deviation = np.sqrt(squares / np.maximum(number - 1, 1))
+            colour = CURVE_COLOURS[names.index(name) % len(CURVE_COLOURS)]
+            (line,) = axes.plot(steps, mean, color=colour, marker="o", markersize=3, linewidth=1.4)
+            axes.fill_between(
+                steps, mean - deviation, mean + deviation, color=colour, alpha=0.2, linewidth=0
+            )
+            handles.setdefault(name, line)
+        show_training_steps(axes)
+    if title:
+        figure.suptitle(title, fontsize=10)
+    figure.legend(
+        list(handles.values()), list(handles), loc="outside right center", fontsize=8, frameon=False
+    )
     return figure
 
 

@@ -7,6 +7,7 @@ What a run leaves in its workdir:
     metrics.jsonl      scalars ("train", "validation"); also in tensorboard/
     checkpoints/       for resuming
     model/             params.safetensors + config.json, for `air_jax.load` and `air_jax.infer`
+    snapshots/         step_000800, ...: the model as it was then, with `train.snapshot_every`
     milestones/        reconstructions of a few validation images as training went on
     evaluation.json    the test set, after the last step
     figures/
@@ -49,7 +50,8 @@ _MILESTONES = (0.0, 0.01, 0.03, 0.1, 0.3, 1.0)
 # Config entries that a resumed run may change.
 _RESUMABLE = (
     *("train.num_steps", "train.log_every", "train.evaluate_every", "train.checkpoint_every"),
-    *("train.steps_per_call", "data.cache_dir", "data.tfds_dir", "data.path"),
+    *("train.snapshot_every", "train.steps_per_call"),
+    *("data.cache_dir", "data.tfds_dir", "data.path"),
 )
 
 
@@ -80,10 +82,10 @@ class _Run(NamedTuple):
         checkpoint.save(self.checkpoints, step, state)
         self.export(state)
 
-    def export(self, state: TrainState) -> None:
+    def export(self, state: TrainState, name: str = "model") -> None:
         state = jax.device_get(state)
         for seed in self.seeds:
-            seed.export(state)
+            seed.export(state, name)
 
 
 def run(config: Mapping[str, Any], workdir: str) -> list[dict[str, Any]]:
@@ -288,6 +290,8 @@ def _train(
             pending, durations = [], []
         if step in milestones:
             save_milestones()
+        if options.snapshot_every and step % options.snapshot_every == 0:
+            this.export(state, f"snapshots/step_{step:06d}")
         if step % options.checkpoint_every == 0 or last or signals.received:
             this.save(step, state)
         if signals.received:

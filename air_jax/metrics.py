@@ -205,6 +205,54 @@ def localisation(
     }
 
 
+def left_out(
+    images: ArrayLike, reconstructions: ArrayLike, boxes: ArrayLike, true_counts: ArrayLike
+) -> np.ndarray:
+    """How many of an image's true objects its reconstruction leaves out.
+
+    An object is left out where less than half of the ink in its box is explained: ink is the sum of
+    the image over the box and the channels, explained the sum of the lesser of image and
+    reconstruction. So what is drawn beside the object or brighter than it explains nothing, and no
+    model needs to say what its objects are. Where true objects overlap, a box holds ink of both,
+    and the object that is drawn may hide that the other is not; digits' boxes share no pixel.
+
+    Args:
+      images: in [0, 1], `[M, H, W, C]`.
+      reconstructions: likewise.
+      boxes: of the true objects, `[M, K, 4]`.
+      true_counts: number of true objects, at most K, int `[M]`.
+
+    Returns:
+      Number left out, int64 `[M]`, from 0 to the true count. An object without ink is not.
+
+    Raises:
+      ValueError: if the shapes disagree.
+    """
+    images, reconstructions = np.asarray(images), np.asarray(reconstructions)
+    boxes, true_counts = np.asarray(boxes), np.asarray(true_counts)
+    if (
+        images.ndim != 4
+        or reconstructions.shape != images.shape
+        or boxes.shape != (len(images), *boxes.shape[1:2], 4)
+        or true_counts.shape != (len(images),)
+    ):
+        raise ValueError(
+            "expected images and reconstructions [M, H, W, C], boxes [M, K, 4], true_counts [M]; "
+            f"got {images.shape}, {reconstructions.shape}, {boxes.shape}, {true_counts.shape}"
+        )
+    y, x = (np.arange(size) + 0.5 for size in images.shape[1:3])  # centres of the pixels
+    columns = (boxes[..., :1] < x) & (x < boxes[..., 2:3])  # [M, K, W]
+    rows = (boxes[..., 1:2] < y) & (y < boxes[..., 3:4])  # [M, K, H]
+
+    def inside(planes: np.ndarray) -> np.ndarray:
+        lines = np.einsum("mhw,mkw->mkh", planes.sum(-1), columns.astype(np.float32))
+        return (lines * rows).sum(-1)
+
+    missing = inside(np.minimum(images, reconstructions)) < inside(images) / 2
+    present = np.arange(boxes.shape[1]) < true_counts[:, None]
+    return (missing & present).sum(-1)
+
+
 def wilson_interval(successes: int, trials: int, z: float = 1.96) -> tuple[float, float]:
     """Wilson score interval of a share, from Wilson (1927).
 

@@ -25,6 +25,7 @@ class Options(NamedTuple):
       log_every: between entries of training scalars.
       evaluate_every: between validations.
       checkpoint_every: between checkpoints.
+      snapshot_every: between models that are kept, 0 for none.
       validation_images: images of a validation, the first ones of the set.
     """
 
@@ -34,18 +35,21 @@ class Options(NamedTuple):
     log_every: int
     evaluate_every: int
     checkpoint_every: int
+    snapshot_every: int
     validation_images: int
 
     def check(self, first_step: int) -> None:
-        """Raises ValueError if a size is not positive or an interval not a multiple of the calls.
+        """Raises ValueError if a size is too small or an interval not a multiple of the calls.
 
         Args:
           first_step: where the run starts or resumes.
         """
         for name, value in self._asdict().items():
-            if value < 1:
-                raise ValueError(f"train.{name} is {value}; it must be at least 1.")
-        for name in ("num_steps", "log_every", "evaluate_every", "checkpoint_every"):
+            least = 0 if name == "snapshot_every" else 1
+            if value < least:
+                raise ValueError(f"train.{name} is {value}; it must be at least {least}.")
+        intervals = ("log_every", "evaluate_every", "checkpoint_every", "snapshot_every")
+        for name in ("num_steps", *intervals):
             value = getattr(self, name)
             if value % self.steps_per_call:
                 raise ValueError(

@@ -49,11 +49,11 @@ class Seed(NamedTuple):
         params = jax.device_get(self.pick(state.params["model"]))
         return kinds.create_model(self.exported, params)
 
-    def export(self, state: TrainState) -> None:
-        """Writes its model to `folder/model`, from the state of all."""
+    def export(self, state: TrainState, name: str = "model") -> None:
+        """Writes its model to `folder/name`, from the state of all."""
         model = self.model(state)
         config = {**model.config, "step": int(self.pick(state.step))}
-        export.export_model(self.folder / "model", model.params, config)
+        export.export_model(self.folder / name, model.params, config)
 
 
 def create_seeds(config: Mapping[str, Any], folder: pathlib.Path) -> tuple[Seed, ...]:

@@ -110,6 +110,8 @@ def get_config() -> ConfigDict:
             "log_every": 100,
             "evaluate_every": 200,
             "checkpoint_every": 1_000,
+            # Keeps the model of every so many steps, for figures over training; 0 for none.
+            "snapshot_every": 0,
             "validation_images": 1_000,
         }
     )

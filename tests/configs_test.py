@@ -73,7 +73,8 @@ def test_config_counts_fit_its_steps_and_intervals_its_calls(name):
     config = _load(name)
     if config.model == "air":
         assert max(config.data.counts, default=0) <= config.inference.num_steps
-    for interval in ("num_steps", "log_every", "evaluate_every", "checkpoint_every"):
+    intervals = ("log_every", "evaluate_every", "checkpoint_every", "snapshot_every")
+    for interval in ("num_steps", *intervals):
         assert config.train[interval] % config.train.steps_per_call == 0
     assert config.train.validation_images <= config.data.num_validation
 

@@ -231,3 +231,28 @@ def test_the_colours_of_failed_runs_are_not_those_of_the_others():
     others = {colours["2 of 4 seeds at 98 % or more"], colours["median of all: 84.0 %"]}
     assert len(set(failed)) == 2
     assert not others & set(failed)
+
+
+def test_curves_show_mean_and_deviation_of_the_seeds_that_have_them():
+    values = np.array([[1.0, 2.0, np.nan], [3.0, 2.0, 5.0]])
+    curve = figures_runs.Curve([100, 200, 300], values)
+    nothing = figures_runs.Curve([100], np.full((2, 1), np.nan))
+    panels = {"accuracy": {"a": curve, "b": nothing}, "ELBO": {"a": curve, "b": curve}}
+    figure = figures_runs.mean_curves(panels)
+    assert_legible(figure)
+    accuracy, elbo = figure.axes
+    (line,) = accuracy.lines
+    np.testing.assert_array_equal(line.get_ydata(), [2.0, 2.0, 5.0])
+    band = accuracy.collections[0].get_paths()[0].vertices
+    assert band[:, 1].max() == pytest.approx(5.0)
+    assert band[:, 1].min() == pytest.approx(2 - np.sqrt(2))
+    assert len(elbo.lines) == 2
+    assert elbo.lines[1].get_color() != line.get_color()
+
+
+def test_mean_curves_refuse_nothing_and_values_that_are_not_those_of_the_steps():
+    with pytest.raises(ValueError, match="panels is empty"):
+        figures_runs.mean_curves({})
+    curve = figures_runs.Curve([100, 200], np.zeros((2, 3)))
+    with pytest.raises(ValueError, match=r"values must have shape \(2, 2\)"):
+        figures_runs.mean_curves({"ELBO": {"a": curve}})

@@ -211,13 +211,21 @@ def test_own_images_without_counts_train_and_are_evaluated(variant, tmp_path):
     assert not (tmp_path / "run" / "figures" / "count_accuracy.png").exists()
 
 
-@pytest.mark.parametrize("name", sections.Options._fields)
+@pytest.mark.parametrize("name", [n for n in sections.Options._fields if n != "snapshot_every"])
 def test_sizes_that_are_not_positive_are_refused(name, tmp_path):
     with pytest.raises(ValueError, match=f"train.{name} is 0; it must be at least 1"):
         loop.run(tiny_config(**{f"train__{name}": 0}), str(tmp_path))
 
 
-@pytest.mark.parametrize("name", ["num_steps", "log_every", "evaluate_every", "checkpoint_every"])
+INTERVALS = ["log_every", "evaluate_every", "checkpoint_every", "snapshot_every"]
+
+
+def test_fewer_than_no_snapshots_are_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"train.snapshot_every is -10; it must be at least 0"):
+        loop.run(tiny_config(train__snapshot_every=-10), str(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["num_steps", *INTERVALS])
 def test_intervals_that_are_no_multiples_are_refused(name, tmp_path):
     with pytest.raises(ValueError, match=f"train.{name} is 15; .* multiple of .* 10"):
         loop.run(tiny_config(**{f"train__{name}": 15}), str(tmp_path))
@@ -289,6 +297,19 @@ def test_each_of_several_seeds_leaves_a_model_like_any_other(two_seeds):
     assert np.abs(counts[0] - counts[1]).max() > 1e-4
     again = loop.evaluate_run(tiny_config(estimator="nvil", seed=3, num_seeds=2), str(workdir))
     assert [result["seed"] for result in again] == [3, 4]
+
+
+def test_snapshots_are_the_models_of_their_steps(tmp_path):
+    config = {"num_seeds": 2, "train__snapshot_every": 20, "train__num_steps": 40}
+    loop.run(tiny_config(**config), str(tmp_path))
+    for seed in ("seed_0", "seed_1"):
+        folder = tmp_path / seed / "snapshots"
+        assert sorted(path.name for path in folder.iterdir()) == ["step_000020", "step_000040"]
+        early, late = (export.load_model(path) for path in sorted(folder.iterdir()))
+        assert (early[1]["step"], late[1]["step"]) == (20, 40)
+        chex.assert_trees_all_equal(late[0], export.load_model(tmp_path / seed)[0])
+        with pytest.raises(AssertionError):
+            chex.assert_trees_all_equal(early[0], late[0])
 
 
 def test_several_seeds_resume_together_from_one_checkpoint(two_seeds, tmp_path, monkeypatch):

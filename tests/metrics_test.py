@@ -319,6 +319,47 @@ def test_ten_thousand_images_take_seconds():
     assert time.perf_counter() - start < 5
 
 
+def two_objects():
+    """An image of two 2 x 3 objects with ink 1 and 0.5, and their boxes."""
+    image = np.zeros((1, 8, 8, 1), np.float32)
+    image[0, 1:3, 0:3] = 1.0
+    image[0, 5:7, 4:7] = 0.5
+    return image, np.array([[[0, 1, 3, 3], [4, 5, 7, 7], [0, 0, 0, 0]]], np.float32)
+
+
+def test_what_is_drawn_is_not_left_out_and_what_is_not_is():
+    image, boxes = two_objects()
+    first = image * (np.arange(8)[:, None, None] < 4)
+    drawn = [image, first, image - first, 0 * image]
+    left_out = [int(metrics.left_out(image, one, boxes, [2])[0]) for one in drawn]
+    assert left_out == [0, 1, 1, 2]
+
+
+def test_less_than_half_of_the_ink_is_left_out_however_bright_or_misplaced_the_rest():
+    image, boxes = two_objects()
+    assert metrics.left_out(image, 0.5 * image, boxes, [2]) == [0]
+    assert metrics.left_out(image, 0.49 * image, boxes, [2]) == [2]
+    # Moved by two of its three columns, a third of each object is explained.
+    assert metrics.left_out(image, np.roll(image, 2, axis=2), boxes, [2]) == [2]
+    # One column of three, three times as bright as the object: still a third.
+    column = np.zeros_like(image)
+    column[0, 5:7, 4] = 1.5
+    assert metrics.left_out(image, image * (image == 1) + column, boxes, [2]) == [1]
+
+
+def test_objects_beyond_the_count_are_not_left_out():
+    image, boxes = two_objects()
+    images, boxes = np.repeat(image, 3, 0), np.repeat(boxes, 3, 0)
+    left_out = metrics.left_out(images, 0 * images, boxes, [0, 1, 2])
+    np.testing.assert_array_equal(left_out, [0, 1, 2])
+
+
+def test_left_out_refuses_shapes_that_disagree():
+    image, boxes = two_objects()
+    with pytest.raises(ValueError, match=r"boxes \[M, K, 4\], true_counts"):
+        metrics.left_out(image, image, boxes, [2, 2])
+
+
 def test_wilson_interval_holds_the_shares_that_the_score_test_does_not_reject():
     # The ends p solve |successes / n - p| = z * sqrt(p (1 - p) / n).
     for successes, trials in [(8, 10), (1, 30), (97, 100)]:

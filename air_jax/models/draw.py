@@ -214,11 +214,7 @@ class DRAW(nn.Module):
         batch_size = images.shape[0]
         chex.assert_shape(images, (None, self.image_size, self.image_size, self.channels))
         chex.assert_shape(noise, (batch_size, self.num_steps, self.z_size))
-        memory = _Memory(
-            encoder=self.encoder.initial_carry(batch_size),
-            decoder=self.decoder.initial_carry(batch_size),
-            canvas=jnp.broadcast_to(self.first_canvas, images.shape),
-        )
+        memory = self._begin(images)
         # 40 steps written out would compile for minutes.
         scan = nn.scan(
             DRAW._step,
@@ -231,6 +227,24 @@ class DRAW(nn.Module):
         canvas = nn.sigmoid(memory.canvas)
         log_p_x = distributions.image_log_prob(images, canvas, scale=self.likelihood_scale)
         return Drawing(log_p_x=log_p_x, canvas=canvas, **steps)
+
+    def first_step(self, images: jax.Array, noise: jax.Array) -> jax.Array:
+        """The image after one step: what a step computes, outside the loop.
+
+        Args:
+          images: float32 `[B, S, S, C]` in [0, 1].
+          noise: standard normal, of z, `[B, D]`.
+        """
+        memory, _ = self._step(self._begin(images), images, noise)
+        return nn.sigmoid(memory.canvas)
+
+    def _begin(self, images: jax.Array) -> _Memory:
+        batch_size = images.shape[0]
+        return _Memory(
+            encoder=self.encoder.initial_carry(batch_size),
+            decoder=self.decoder.initial_carry(batch_size),
+            canvas=jnp.broadcast_to(self.first_canvas, images.shape),
+        )
 
     def _step(
         self, memory: _Memory, images: jax.Array, noise: jax.Array
