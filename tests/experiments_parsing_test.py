@@ -115,14 +115,14 @@ def test_what_would_compare_nothing_is_refused(tmp_path):
     assert not any(tmp_path.iterdir())
 
 
-def test_without_data_the_command_says_how_to_prepare_them(tmp_path, monkeypatch, capfd):
+def test_without_data_the_command_says_how_to_prepare_them(tmp_path, monkeypatch, caplog):
     monkeypatch.delenv("TFDS_DATA_DIR", raising=False)
     workdir, data_dir = tmp_path / "workdir", tmp_path / "data"
     arguments = ["--config=configs/omniglot.py", f"--workdir={workdir}", "--smoke"]
     with pytest.raises(SystemExit) as exit:
         parsing.main([*arguments, f"--config.data.tfds_dir={data_dir}"])
     assert exit.value.code == 1
-    assert f"--file_format=array_record --data_dir={data_dir}" in capfd.readouterr().err
+    assert f"--file_format=array_record --data_dir={data_dir}" in caplog.text
     assert not workdir.exists()
 
 
