@@ -2,9 +2,9 @@
 
     python -m air_jax.main --config=configs/sprites.py --workdir=runs/sprites
 
-Not trained yet as it stands, with DAIR's map of places. One run (seed 0) with a regressed place that
-was stopped early counted 79.6 % of 500 validation scenes right after 500 steps, its ELBO still
-rising; 95 % is the aim (WORKSPACE.md).
+Not trained yet as it stands, with DAIR's map of places. One run (seed 0) without it that was
+stopped early counted 79.6 % of 500 validation scenes right after 500 steps, its ELBO still rising;
+95 % is the aim (WORKSPACE.md).
 """
 
 from configs import dair
