@@ -36,6 +36,8 @@ def get_config() -> ConfigDict:
 
     # air_jax.loop
     config.train = shared.train
+    # A step takes some thirty times as long as one of AIR's (results/generalization).
+    config.train.num_steps = 1_600
     # air_jax.evaluate.evaluate
     config.evaluation = shared.evaluation
     return config.lock()
