@@ -264,6 +264,59 @@ def mean_curves(panels: Mapping[str, Mapping[str, Curve]], *, title: str = "") -
     return figure
 
 
+class Bars(NamedTuple):
+    """A quantity in some groups.
+
+    Attributes:
+      means: over the seeds, one for each group.
+      deviations: likewise.
+    """
+
+    means: Sequence[float]
+    deviations: Sequence[float]
+
+
+def bars(groups: Sequence[str], panels: Mapping[str, Mapping[str, Bars]], *, xlabel: str) -> Figure:
+    """Means over the seeds with one standard deviation, side by side for each configuration.
+
+    Args:
+      groups: names of the G groups, from left to right.
+      panels: for each panel, by the name of its quantity, the configurations' bars by theirs.
+      xlabel: what tells the groups apart.
+
+    Returns:
+      Panels beside each other, with one legend.
+
+    Raises:
+      ValueError: if there is nothing to show, or not as many bars as groups.
+    """
+    if not panels:
+        raise ValueError("panels is empty; a figure shows one at least")
+    layout = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1)
+    figure = Figure(figsize=(4.2 * len(panels) + 1.2, 3.1), layout=layout)
+    places = np.arange(len(groups))
+    for i, (quantity, panel) in enumerate(panels.items()):
+        axes = figure.add_subplot(1, len(panels), i + 1, xlabel=xlabel, ylabel=quantity)
+        width = 0.8 / len(panel)
+        for j, (name, of_name) in enumerate(panel.items()):
+            check_shape(name, of_name.means, (len(groups),))
+            axes.bar(
+                places + width * (j - (len(panel) - 1) / 2),
+                of_name.means,
+                width,
+                yerr=of_name.deviations,
+                capsize=2,
+                color=CURVE_COLOURS[1 + j % (len(CURVE_COLOURS) - 1)],
+                label=name if i == 0 else None,
+            )
+        axes.set_xticks(places, groups, fontsize=8)
+        axes.grid(axis="y", color="0.9", linewidth=0.8)
+        axes.set_axisbelow(True)
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(loc="outside right center", fontsize=8, frameon=False)
+    return figure
+
+
 def _hold_last(values: np.ndarray) -> np.ndarray:
     """Replaces each nan of a row by what came before it, 0 where nothing did; `[S, T]`."""
     held = np.zeros_like(values)

@@ -120,6 +120,11 @@ def _detect_batch(air, params, images, wanted, *, stop_early):
     }
 
 
+@functools.partial(jax.jit, static_argnames="air")
+def _trace_batch(air, params, images):
+    return _apply(air, params, images, posterior_mean_noise(images.shape[0], air), True)
+
+
 @functools.partial(jax.jit, static_argnames=("air", "num_samples"))
 def _iwae_batch(air, params, prior_logits, images, keys, num_samples):
     def one_sample(index):
@@ -202,6 +207,20 @@ class Model(NamedTuple):
             found = _detect_batch(self.air, params, batch, wanted, stop_early=stop_early)
             batches.append(jax.tree.map(lambda leaf: leaf[: stop - start], jax.device_get(found)))  # noqa: B023
         return Detections(**jax.tree.map(lambda *leaves: np.concatenate(leaves), *batches))
+
+    def trace(self, images: np.ndarray) -> Trace:
+        """Looks at a few images at the posterior means and tells every step, for figures.
+
+        Args:
+          images: as in `infer`.
+
+        Returns:
+          A trace that scores every count: all N objects of each image, wanted or not.
+
+        Raises:
+          ValueError: if the shape or the range of the images is another.
+        """
+        return jax.device_get(_trace_batch(self.air, self.params, self._check(images)))
 
     def iwae(
         self,

@@ -9,7 +9,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from air_jax import metrics
+from air_jax import metrics, tables
 
 BAR = 0.98
 # Count accuracies on validation scenes to which the time is measured.
@@ -123,26 +123,26 @@ def table(configurations: Mapping[str, Mapping[str, Any]]) -> str:
         *(f"steps to {_percent(level)} %" for level in TIMED),
         *(f"seconds to {_percent(level)} %" for level in TIMED),
     ]
-    rows = [header, ["---"] * len(header)]
+    rows = []
     for name, result in configurations.items():
         accuracy = result["count_accuracy"]
         low, high = (100 * end for end in result["interval"])
         times = [result["time_to"][str(level)] for level in TIMED]
         rows.append(
             [
-                name.replace("|", r"\|"),
+                tables.cell(name),
                 f"{result['num_succeeded']} of {result['num_seeds']}",
                 f"{low:.0f}-{high:.0f}",
-                _mean_and_sd(accuracy, 2, factor=100),
+                tables.show(accuracy, 2, factor=100),
                 f"{100 * accuracy['min']:.2f}-{100 * accuracy['max']:.2f}",
-                _mean_and_sd(result["elbo"], 1),
-                _mean_and_sd(result["iwae_100"], 1),
-                _mean_and_sd(result["average_precision_50"], 3),
+                tables.show(result["elbo"], 1),
+                tables.show(result["iwae_100"], 1),
+                tables.show(result["average_precision_50"], 3),
                 *(_range(time, "steps", result["num_seeds"]) for time in times),
                 *(_range(time, "seconds", result["num_seeds"]) for time in times),
             ]
         )
-    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+    return tables.markdown(header, rows)
 
 
 def _describe(seed: int, run: SeedRun, bar: float) -> dict[str, Any]:
@@ -198,13 +198,6 @@ def _times(times: Sequence[Mapping[str, float] | None]) -> dict[str, Any]:
 
 def _percent(share: float) -> str:
     return f"{100 * share:.4g}"
-
-
-def _mean_and_sd(spread: Mapping[str, Any], digits: int, factor: float = 1.0) -> str:
-    if spread["mean"] is None:
-        return "-"
-    mean = f"{factor * spread['mean']:.{digits}f}"
-    return mean if spread["sd"] is None else f"{mean} ± {factor * spread['sd']:.{digits}f}"
 
 
 def _range(time: Mapping[str, Any], name: str, num_seeds: int) -> str:

@@ -22,7 +22,7 @@ import numpy as np
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
-from air_jax import kinds, main, parallel
+from air_jax import kinds, main, parallel, tables
 from air_jax.checkpoint import CheckpointError
 from air_jax.data.dataset import create_dataset
 from air_jax.inference import Model, create_model
@@ -180,7 +180,7 @@ def benchmark(argv: Sequence[str] | None = None) -> None:
         results += [{"network": name, **row} for row in rows]
         if arguments.out:
             write_json(arguments.out, {"machine": machine, "results": results})
-    print(measure.table(_HEADER, [_row(result) for result in results]))
+    print(tables.markdown(_HEADER, [_row(result) for result in results]), end="")
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ import numpy as np
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
-from air_jax import estimators, main, parallel
+from air_jax import estimators, main, parallel, tables
 from air_jax.train import TrainState, create_air_training
 from air_jax.writer import write_json
 from benchmarks import measure
@@ -290,7 +290,7 @@ def benchmark(argv: Sequence[str] | None = None) -> None:
         if arguments.out:
             started = {**machine, "arguments": sys.argv[1:] if argv is None else list(argv)}
             write_json(arguments.out, {"machine": started, "results": results})
-    print(measure.table(_HEADER, [_row(result) for result in results]))
+    print(tables.markdown(_HEADER, [_row(result) for result in results]), end="")
     if all("skipped" in result for result in results):
         sys.exit(1)
 

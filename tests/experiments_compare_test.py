@@ -57,6 +57,28 @@ def test_a_document_without_one_place_for_it_is_left_alone(folders, tmp_path, ca
     assert document.read_text() == text
 
 
+def test_an_experiment_of_another_kind_has_the_table_of_its_folder(tmp_path, capsys):
+    measure = {"mean": 0.5, "sd": 0.125, "num": 2}
+    part = {"num_images": 1000, "count_accuracy": measure, "average_precision_50": measure}
+    part |= {"mean_iou": measure, "elbo": None}
+    folder = tmp_path / "halls"
+    folder.mkdir()
+    results = {"summary": {"additive": {"all scenes": part}}}
+    (folder / "occlusion.json").write_text(json.dumps(results))
+    document = tmp_path / "README.md"
+    document.write_text(DOCUMENT)
+    assert compare.main([str(folder), "--insert", str(document)]) == 0
+    table = capsys.readouterr().out
+    row = (
+        "| additive | all scenes | 1,000 | 2 | 50.00 ± 12.50 | 0.500 ± 0.125 | 0.500 ± 0.125 | - |"
+    )
+    assert table.splitlines()[-1] == row
+    assert document.read_text() == DOCUMENT.replace("| kept |\n", table)
+    (folder / "occlusion.json").write_text("[]")
+    assert compare.main([str(folder)]) == 1
+    assert "occlusion.json" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("contents", [None, "{", "[]", "{}"])
 def test_what_is_no_experiment_is_refused_by_name(tmp_path, capsys, contents):
     if contents is not None:

@@ -8,7 +8,7 @@ import pytest
 
 from air_jax import sections
 from air_jax.data.dataset import create_dataset
-from air_jax.experiments import parsing
+from air_jax.experiments import parsing, parsing_report, runs
 from air_jax.kinds import load_air
 from configs import omniglot
 from tests import fake_tfds
@@ -79,7 +79,7 @@ def test_finished_runs_are_not_trained_again_and_other_configs_are_refused(finis
     def train_again(*_):
         raise AssertionError("trained again")
 
-    monkeypatch.setattr(parsing.loop, "run", train_again)
+    monkeypatch.setattr(runs.loop, "run", train_again)
     parsing.main(arguments)
     after = json.loads((workdir / "parsing.json").read_text())
     assert after["summary"] == before["summary"]
@@ -142,11 +142,11 @@ def test_worth_is_the_difference_of_bounds_and_the_ratio_of_errors():
         for seed, (elbo, error) in enumerate(seeds)
         for split in ("validation", "test")
     ]
-    summary = parsing._summary(rows)
+    summary = parsing_report.summarise(rows)
     elbo = summary["steps_4"]["test"]["elbo"]
     assert elbo == {"mean": 102.0, "sd": pytest.approx(8**0.5), "num": 2}
     assert summary["steps_4"]["validation"]["iwae"] is None
-    worth = parsing._worth(summary)
+    worth = parsing_report.worth(summary)
     assert worth.keys() == {"steps_1", "one_window"}
     assert worth["steps_1"]["test"] == pytest.approx(
         {"elbo_gained": 21.0, "squared_error_ratio": 0.4}
@@ -154,6 +154,6 @@ def test_worth_is_the_difference_of_bounds_and_the_ratio_of_errors():
     assert worth["one_window"]["test"] == pytest.approx(
         {"elbo_gained": 1.0, "squared_error_ratio": 1.0}
     )
-    table = parsing.table(summary)
+    table = parsing_report.table({"summary": summary})
     assert "| steps_4 | test | 2 | 102.0 ± 2.8 | 103.0 ± 2.8 | 0.02000 ± 0.01414 |" in table
     assert "| steps_4 | validation | 2 | 102.0 ± 2.8 | - |" in table

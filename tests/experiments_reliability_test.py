@@ -5,7 +5,7 @@ import json
 import pytest
 
 from air_jax import writer
-from air_jax.experiments import reliability
+from air_jax.experiments import reliability, runs
 from air_jax.monitor import NonFiniteError
 from tests.loop_test import tiny_config
 
@@ -43,7 +43,7 @@ def test_finished_seeds_are_not_trained_again(finished, monkeypatch):
     def train_again(*_):
         raise AssertionError("trained again")
 
-    monkeypatch.setattr(reliability.loop, "run", train_again)
+    monkeypatch.setattr(runs.loop, "run", train_again)
     again = reliability.run(
         tiny_config(), str(workdir), seeds=range(5, 8), seeds_per_program=2, num_processes=1
     )
@@ -51,14 +51,14 @@ def test_finished_seeds_are_not_trained_again(finished, monkeypatch):
 
 
 def test_a_seed_that_diverges_has_failed_and_the_others_go_on(tmp_path, monkeypatch):
-    train = reliability.loop.run
+    train = runs.loop.run
 
     def diverging(config, folder):
         if config["seed"] == 0:
             raise NonFiniteError("loss not finite at step 3")
         return train(config, folder)
 
-    monkeypatch.setattr(reliability.loop, "run", diverging)
+    monkeypatch.setattr(runs.loop, "run", diverging)
     results = reliability.run(
         tiny_config(), str(tmp_path), seeds=range(2), seeds_per_program=1, num_processes=1
     )

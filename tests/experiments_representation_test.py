@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from air_jax import export
+from air_jax import export, tables
 from air_jax.experiments import representation, representation_report
 from air_jax.models.draw import DRAW
 from tests import draw_test, loop_test
@@ -110,7 +110,7 @@ def test_the_table_has_means_deviations_and_labels_needed():
             "measurements": measured,
             "code_sizes": {"AIR": [162], "pixels": None},
             "reconstruction_error": {
-                "AIR": representation_report.spread([20.0, 22.0]),
+                "AIR": tables.spread([20.0, 22.0]),
                 "pixels": None,
             },
         }

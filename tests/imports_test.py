@@ -12,7 +12,7 @@ PACKAGE = pathlib.Path(__file__).resolve().parent.parent / "air_jax"
 # From the bottom to the top: a module imports from lines above its own only. A new module takes
 # its place here.
 LAYERS = (
-    {"distributions", "files", "interruption", "metrics", "models.spatial_transformer"},
+    {"distributions", "files", "interruption", "metrics", "models.spatial_transformer", "tables"},
     {"control_variates"},
     {"charts", "collapse", "models.modules", "reliability", "scan_policy"},
     {"models.autoencoder", "models.classifier", "models.draw", "models.scene2d"},
@@ -34,15 +34,18 @@ LAYERS = (
     {"monitor"},
     {"loop", "program"},
     {"main"},
-    {"experiments.arguments", "experiments.compare"},
+    {"experiments.arguments", "experiments.runs"},
     {
         "experiments.estimators_report",
         "experiments.generalization_report",
+        "experiments.occlusion_report",
+        "experiments.parsing_report",
         "experiments.representation_report",
     },
+    {"experiments.compare"},
     {"experiments.estimators", "experiments.generalization", "experiments.reliability"},
     {"experiments.ablation", "experiments.representation"},
-    {"experiments.parsing"},
+    {"experiments.occlusion", "experiments.parsing"},
     {""},  # the package itself: the library's face
 )
 HEIGHT = {name: height for height, layer in enumerate(LAYERS) for name in layer}

@@ -1,4 +1,4 @@
-"""The map of places."""
+"""The map of places, and the embedding of images."""
 
 import jax
 import jax.numpy as jnp
@@ -58,3 +58,27 @@ def test_its_gradient_is_finite_whatever_the_map(scale):
     gradient = jax.grad(lambda logits: place(logits, 0.4).sum())(jnp.asarray(logits))
     assert np.isfinite(gradient).all()
     assert (np.abs(gradient).max() > 0) == (scale == 1.0)
+
+
+def test_patches_are_squares_of_the_image_in_reading_order():
+    images = np.arange(2 * 4 * 6 * 3, dtype=np.float32).reshape(2, 4, 6, 3)
+    patches = modules.cut_patches(images, 2)
+    assert patches.shape == (2, 2, 3, 12)
+    np.testing.assert_array_equal(patches[1, 1, 2].reshape(2, 2, 3), images[1, 2:4, 4:6])
+    for size in (-1, 3):
+        with pytest.raises(ValueError, match=f"patch_size is {size}.*4 and 6"):
+            modules.cut_patches(images, size)
+
+
+def test_patches_share_their_features():
+    projection = modules.ImageProjection(4, 5, 0.1, patch_size=2, patch_features=3)
+    images = np.random.default_rng(0).random((1, 4, 4, 1), np.float32)
+    params = projection.init(jax.random.key(0), images)["params"]
+    assert params["patches"]["kernel"].shape == (4, 3)
+    # With an embedding that is the same for every place, patches may change places.
+    kernel = params["Dense_0"]["kernel"].reshape(4, 3, 5)
+    params["Dense_0"]["kernel"] = jnp.tile(kernel[:1], (4, 1, 1)).reshape(12, 5)
+    moved = np.roll(images, 2, axis=(1, 2))
+    outputs = [projection.apply({"params": params}, batch) for batch in (images, moved)]
+    np.testing.assert_allclose(*outputs, atol=1e-6)
+    assert np.abs(outputs[0]).max() > 0

@@ -1,11 +1,13 @@
-"""Several reliability experiments side by side, as a table for reading or for a document.
+"""Tables of experiments, for reading or for a document.
 
     python -m air_jax.experiments.compare results/reliability/*
     python -m air_jax.experiments.compare results/reliability/* --insert README.md
+    python -m air_jax.experiments.compare results/extrapolation --insert README.md
 
-`--insert` replaces what stands between `<!-- table NAME -->` and `<!-- end of table -->` in a
-document, NAME being that of the folder that holds the experiments, so that no number in it is typed
-by hand.
+Takes what any experiment has written: several reliability experiments side by side, or one of the
+others. `--insert` replaces what stands between `<!-- table NAME -->` and `<!-- end of table -->` in
+a document, so that no number in it is typed by hand; NAME is that of the experiment's folder, for
+reliability experiments that of the folder which holds them.
 """
 
 import argparse
@@ -13,29 +15,59 @@ import json
 import pathlib
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from air_jax import files, reliability
+from air_jax.experiments import (
+    generalization_report,
+    occlusion_report,
+    parsing_report,
+    representation_report,
+)
+
+# What an experiment's results are called, and its own table of them.
+_TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
+    "generalization.json": generalization_report.table,
+    "occlusion.json": occlusion_report.table,
+    "parsing.json": parsing_report.table,
+    "representation.json": representation_report.table,
+}
 
 
 def table(folders: Sequence[pathlib.Path]) -> str:
     """The table of some experiments, in Markdown.
 
     Args:
-      folders: with a `reliability.json` each; their names become the rows'.
+      folders: one of any experiment, or several with a `reliability.json` each, whose names become
+        the rows'.
 
     Raises:
-      OSError: if a folder has no such file.
-      ValueError: if one is not what `air_jax.experiments.reliability` writes.
+      OSError: if a folder has no results, or there are several of which one is not of reliability.
+      ValueError: if a file of results is not what its experiment writes.
     """
-    summaries = {}
-    for folder in folders:
-        file = folder / "reliability.json"
-        try:
-            summaries[folder.name] = json.loads(file.read_text())["summary"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{file} holds no results of a reliability experiment") from error
+    if len(folders) == 1:
+        for name, of_results in _TABLES.items():
+            if (folders[0] / name).exists():
+                return _read(folders[0] / name, of_results)
+    summaries = {
+        folder.name: _read(folder / "reliability.json", lambda results: results["summary"])
+        for folder in folders
+    }
     return reliability.table(summaries)
+
+
+def _read(file: pathlib.Path, take: Callable[[Any], Any]) -> Any:
+    try:
+        return take(json.loads(file.read_text(encoding="utf-8")))
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise ValueError(f"{file} is not what an experiment writes ({error!r})") from error
+
+
+def place(folders: Sequence[pathlib.Path]) -> str:
+    """What the table of these experiments is called in a document."""
+    folder = folders[0].resolve()
+    return (folder.parent if (folder / "reliability.json").exists() else folder).name
 
 
 def insert(document: pathlib.Path, name: str, text: str) -> None:
@@ -62,7 +94,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m air_jax.experiments.compare",
-        description="Prints several reliability experiments as one table.",
+        description="Prints the table of an experiment, or of several of reliability.",
     )
     parser.add_argument("folders", nargs="+", type=pathlib.Path, help="workdirs of experiments")
     parser.add_argument("--insert", type=pathlib.Path, metavar="DOCUMENT", help="put it in there")
@@ -70,7 +102,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         text = table(given.folders)
         if given.insert:
-            insert(given.insert, given.folders[0].resolve().parent.name, text)
+            insert(given.insert, place(given.folders), text)
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -49,6 +49,7 @@ from air_jax import (
     program,
     provenance,
     sections,
+    tables,
 )
 from air_jax.data.dataset import create_dataset
 from air_jax.data.scenes import Scenes
@@ -195,7 +196,7 @@ def run(config: Mapping[str, Any], workdir: str, plan: Plan) -> dict[str, Any]:
     }
     folder = pathlib.Path(workdir)
     write_json(folder / "estimators.json", results)
-    write_atomically(folder / "estimators.csv", estimators_report.to_csv(rows).encode())
+    write_atomically(folder / "estimators.csv", tables.to_csv(rows).encode())
     figures.save(estimators_report.figure(rows, own), folder / "estimators.png")
     logging.info("%d draws each\n%s", plan.num_draws, estimators_report.table(rows, own))
     return results

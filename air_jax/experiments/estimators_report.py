@@ -1,7 +1,5 @@
 """What `experiments.estimators` measured, as a table, as lines and as a figure."""
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -84,15 +82,6 @@ def table(rows: Sequence[Row], num_steps: int) -> str:
                 values = "".join(f"{row[key]:12.4g}" for key in columns.values())
                 lines.append(f"  {row['label']:28}{values}")
     return "\n".join(lines)
-
-
-def to_csv(rows: Sequence[Row]) -> str:
-    """One line per measurement, below the names of the columns."""
-    text = io.StringIO()
-    lines = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
-    lines.writeheader()
-    lines.writerows(rows)
-    return text.getvalue()
 
 
 def figure(rows: Sequence[Row], num_steps: int) -> Figure:

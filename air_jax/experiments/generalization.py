@@ -27,7 +27,6 @@ everything works.
 import argparse
 import math
 import pathlib
-import statistics
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -36,7 +35,18 @@ import jax
 import numpy as np
 from absl import logging
 
-from air_jax import effort, evaluate, figures, kinds, loop, metrics, program, provenance, writer
+from air_jax import (
+    effort,
+    evaluate,
+    figures,
+    kinds,
+    loop,
+    metrics,
+    program,
+    provenance,
+    tables,
+    writer,
+)
 from air_jax import main as command
 from air_jax.data.dataset import create_dataset
 from air_jax.data.scenes import Scenes
@@ -256,15 +266,7 @@ def _summary(seeds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             given = [seed[scenes][name] for seed in seeds]
             # The IoU of no match at all is nan; a seed that has none is missing in `num`.
             values = [value for value in given if value is not None and math.isfinite(value)]
-            summary[scenes][name] = (
-                {
-                    "mean": statistics.fmean(values),
-                    "sd": statistics.stdev(values) if len(values) > 1 else None,
-                    "num": len(values),
-                }
-                if values
-                else None
-            )
+            summary[scenes][name] = tables.spread(values) if values else None
     return summary
 
 

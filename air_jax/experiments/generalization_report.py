@@ -1,7 +1,5 @@
 """What `experiments.generalization` measured, as a table, as lines and as figures."""
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,7 +7,7 @@ import numpy as np
 from absl import logging
 from matplotlib.figure import Figure
 
-from air_jax import figures, figures_runs
+from air_jax import figures, figures_runs, tables
 from air_jax.data.scenes import Scenes
 from air_jax.draw import Drawings
 from air_jax.inference import Objects
@@ -34,7 +32,7 @@ def table(results: Mapping[str, Any]) -> str:
         *("ELBO, trained on (nats)", f"ELBO, {unseen} objects (nats)"),
         *("steps", "ms per image", "MFLOP per image"),
     ]
-    rows = [header, ["---"] * len(header)]
+    rows = []
     for name, result in results["experiments"].items():
         summary = result["summary"]
         seen, longer = summary["seen"], summary["seen_with_num_steps"]
@@ -42,29 +40,22 @@ def table(results: Mapping[str, Any]) -> str:
         flops = effort["flops_per_image"]
         rows.append(
             [
-                name.replace("|", r"\|"),
+                tables.cell(name),
                 str(len(result["seeds"])),
                 ", ".join(map(str, result["trained_on"])),
-                _spread(seen["count_accuracy"], 2, factor=100),
-                _spread(longer["count_accuracy"], 2, factor=100),
-                _spread(new["count_accuracy"], 1, factor=100),
-                _spread(new["average_precision_50"], 3),
-                _spread(new["objects_left_out"], 2),
-                _spread(longer["elbo"], 1),
-                _spread(new["elbo"], 1),
+                tables.show(seen["count_accuracy"], 2, factor=100),
+                tables.show(longer["count_accuracy"], 2, factor=100),
+                tables.show(new["count_accuracy"], 1, factor=100),
+                tables.show(new["average_precision_50"], 3),
+                tables.show(new["objects_left_out"], 2),
+                tables.show(longer["elbo"], 1),
+                tables.show(new["elbo"], 1),
                 str(effort["num_steps"]),
                 f"{1e3 * effort['seconds_per_image']:.2g}",
                 "-" if flops is None else f"{flops / 1e6:.3g}",
             ]
         )
-    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
-
-
-def _spread(value: Mapping[str, Any] | None, digits: int, factor: float = 1.0) -> str:
-    if value is None:
-        return "-"
-    mean = f"{factor * value['mean']:.{digits}f}"
-    return mean if value["sd"] is None else f"{mean} ± {factor * value['sd']:.{digits}f}"
+    return tables.markdown(header, rows)
 
 
 def to_csv(results: Mapping[str, Any]) -> str:
@@ -73,10 +64,7 @@ def to_csv(results: Mapping[str, Any]) -> str:
     Args:
       results: what `generalization.run` returns.
     """
-    text = io.StringIO()
-    names = ("experiment", "seed", "step", "scenes", "images", *MEASURES)
-    lines = csv.DictWriter(text, names, extrasaction="ignore", lineterminator="\n")
-    lines.writeheader()
+    rows: list[dict[str, Any]] = []
     for name, result in results["experiments"].items():
         for number, seed in result["seeds"].items():
             last = {"step": result["step"], **{scenes: seed[scenes] for scenes in SCENES}}
@@ -86,8 +74,9 @@ def to_csv(results: Mapping[str, Any]) -> str:
                 for scenes in SCENES:
                     if scenes in entry:
                         row |= {"step": entry["step"], "scenes": scenes}
-                        lines.writerow({**row, **entry[scenes]})
-    return text.getvalue()
+                        rows.append({**row, **entry[scenes]})
+    names = ("experiment", "seed", "step", "scenes", "images", *MEASURES)
+    return tables.to_csv(rows, names)
 
 
 def curves(results: Mapping[str, Any]) -> Figure | None:

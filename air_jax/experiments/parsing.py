@@ -26,9 +26,8 @@ model's own prior.
 """
 
 import argparse
-import json
+import itertools
 import pathlib
-import statistics
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -37,17 +36,15 @@ import jax
 import numpy as np
 from absl import logging
 
-from air_jax import figures, files, kinds, loop, program, provenance, writer
+from air_jax import figures, files, kinds, program, provenance, tables, writer
 from air_jax.data.dataset import create_dataset
 from air_jax.data.scenes import Scenes
-from air_jax.experiments import ablation, arguments, estimators_report
+from air_jax.experiments import ablation, arguments, parsing_report, runs
 from air_jax.experiments.generalization import with_steps
-from air_jax.inference import Model, Objects
-from air_jax.trained import TrainedModel
+from air_jax.experiments.parsing_report import SETS
+from air_jax.inference import Model
 
 _NUM_SHOWN = 9
-_SETS = ("validation", "test")
-_MEASURES = ("elbo", "iwae", "squared_error", "share_of_error", "num_steps")
 # Just holds 95 of 100 glyphs, which are up to 42 of 50 pixels tall or wide.
 _WHOLE_GLYPH = [1.2, 0.1]
 
@@ -126,45 +123,46 @@ def measure(model: Model, scenes: Scenes) -> dict[str, Any]:
     }
 
 
-def run(config: Mapping[str, Any], workdir: str, *, seeds: range) -> dict[str, Any]:
+def run(
+    config: Mapping[str, Any], workdir: str, *, seeds: range, num_processes: int = 1
+) -> dict[str, Any]:
     """Trains the models that are not finished yet and compares them.
 
     Args:
       config: of the model with N steps; its seed is not used.
       workdir: folder of the experiment.
       seeds: of each model, ascending by one.
+      num_processes: programs at a time, see `runs.train`.
 
     Returns:
       What `parsing.json` holds.
 
     Raises:
-      ValueError: if the config's model is of another kind or has one step, there is no seed, or the
-        workdir holds runs of another config.
+      ValueError: if the config's model is of another kind or has one step, there is no seed, the
+        workdir holds runs of another config, or a run diverged.
       FileNotFoundError: if the data are not there.
-      NonFiniteError: if a run diverges.
       Interrupted: after SIGTERM or SIGINT, once the run has saved its state.
     """
     kinds.require(config, "air")
-    if not seeds:
-        raise ValueError(f"seeds {seeds}: there must be at least one.")
     configs, target = variants(config), pathlib.Path(workdir)
+    programs = {name: runs.plan(of_name, target / name, seeds) for name, of_name in configs.items()}
     # Before the first run: without data it shall not begin.
     dataset = create_dataset(**config["data"])
+    runs.train(list(itertools.chain.from_iterable(programs.values())), num_processes)
     rows: list[dict[str, Any]] = []
     shown: dict[str, Model] = {}
-    for name, of_name in configs.items():
-        for seed in seeds:
-            folder = target / name / f"seeds_{seed}"
-            evaluation = _train({**of_name, "seed": seed, "num_seeds": 1}, folder)
-            model = kinds.load_air(folder)
-            for split in _SETS:
+    for name, those in programs.items():
+        for seed, trained in zip(seeds, those, strict=True):
+            evaluation = trained.require_evaluation(seed)
+            model = kinds.load_air(trained.folder)
+            for split in SETS:
                 measured = measure(model, getattr(dataset, split))
                 iwae = evaluation[f"iwae_{config['evaluation']['iwae_samples']}"]
                 measured["iwae"] = iwae if split == "test" else None
                 rows.append({"model": name, "seed": seed, "set": split, **measured})
                 logging.info("%s, seed %d, %s: %s", name, seed, split, _sentence(measured))
             shown.setdefault(name, model)
-    summary = _summary(rows)
+    summary = parsing_report.summarise(rows)
     results = {
         "arguments": sys.argv[1:],
         **provenance.surroundings(),
@@ -172,25 +170,15 @@ def run(config: Mapping[str, Any], workdir: str, *, seeds: range) -> dict[str, A
         "data": dataset.description,
         "measurements": rows,
         "summary": summary,
-        "worth": _worth(summary),
+        "worth": parsing_report.worth(summary),
     }
     writer.write_json(target / "parsing.json", results)
-    files.write_atomically(target / "parsing.csv", estimators_report.to_csv(rows).encode())
-    text = table(summary)
+    files.write_atomically(target / "parsing.csv", tables.to_csv(rows).encode())
+    text = parsing_report.table(results)
     files.write_atomically(target / "table.md", text.encode())
     _draw(shown, dataset.test.images[:_NUM_SHOWN], target)
     logging.info("results in %s\n%s", workdir, text)
     return results
-
-
-def _train(config: Mapping[str, Any], folder: pathlib.Path) -> dict[str, Any]:
-    """Trains a run if it is not finished; returns its evaluation."""
-    file = folder / "evaluation.json"
-    if file.exists():
-        provenance.check_config(folder, config, ("data.cache_dir", "data.tfds_dir"))
-        return json.loads(file.read_text(encoding="utf-8"))
-    logging.info("%s", folder)
-    return loop.run(config, str(folder))[0]
 
 
 def _sentence(measured: Mapping[str, Any]) -> str:
@@ -198,74 +186,6 @@ def _sentence(measured: Mapping[str, Any]) -> str:
         f"ELBO {measured['elbo']:.1f}, squared error {measured['squared_error']:.5f}, "
         f"{measured['num_steps']:.2f} steps"
     )
-
-
-def _summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Model to set to measure to mean, deviation and number of seeds; None where unknown."""
-    summary: dict[str, Any] = {}
-    for row in rows:
-        of_set = summary.setdefault(row["model"], {}).setdefault(row["set"], {})
-        for name in _MEASURES:
-            of_set.setdefault(name, []).append(row[name])
-    for of_model in summary.values():
-        for of_set in of_model.values():
-            for name, values in of_set.items():
-                of_set[name] = None if None in values else _mean(values)
-    return summary
-
-
-def _mean(values: Sequence[float]) -> dict[str, Any]:
-    return {
-        "mean": statistics.fmean(values),
-        "sd": statistics.stdev(values) if len(values) > 1 else None,
-        "num": len(values),
-    }
-
-
-def _worth(summary: Mapping[str, Any]) -> dict[str, Any]:
-    """What N steps, the first model, gain upon each other one: nats, and the errors' ratio."""
-    first, *others = summary
-    worth: dict[str, Any] = {}
-    for other in others:
-        worth[other] = {}
-        for split in _SETS:
-            ours, theirs = summary[first][split], summary[other][split]
-            error = ours["squared_error"]["mean"] / theirs["squared_error"]["mean"]
-            worth[other][split] = {
-                "elbo_gained": ours["elbo"]["mean"] - theirs["elbo"]["mean"],
-                "squared_error_ratio": error,
-            }
-    return worth
-
-
-def table(summary: Mapping[str, Any]) -> str:
-    """The models side by side, in Markdown; means and deviations over the seeds.
-
-    Args:
-      summary: as in `parsing.json`.
-    """
-    header = ["model", "set", "seeds", "ELBO (nats)", "IWAE (nats)", "squared error per pixel"]
-    header += ["share of an empty canvas's (%)", "steps"]
-    rows = [header, ["---"] * len(header)]
-    for name, of_model in summary.items():
-        for split, of_set in of_model.items():
-            rows.append(
-                [
-                    *(name, split, str(of_set["elbo"]["num"])),
-                    *(_spread(of_set["elbo"], 1), _spread(of_set["iwae"], 1)),
-                    _spread(of_set["squared_error"], 5),
-                    _spread(of_set["share_of_error"], 1, factor=100),
-                    _spread(of_set["num_steps"], 2),
-                ]
-            )
-    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
-
-
-def _spread(value: Mapping[str, Any] | None, digits: int, factor: float = 1.0) -> str:
-    if value is None:
-        return "-"
-    mean = f"{factor * value['mean']:.{digits}f}"
-    return mean if value["sd"] is None else f"{mean} ± {factor * value['sd']:.{digits}f}"
 
 
 def _draw(models: Mapping[str, Model], images: np.ndarray, target: pathlib.Path) -> None:
@@ -276,29 +196,9 @@ def _draw(models: Mapping[str, Model], images: np.ndarray, target: pathlib.Path)
     # that of the first of them.
     step_by_step = {f"{n} of {num_steps}": with_steps(model, n) for n in range(1, num_steps)}
     step_by_step[f"{num_steps} of {num_steps}"] = model
-    _draw_rows(step_by_step, images, num_steps, target / "step_by_step.png", title="steps")
-    _draw_rows(models, images, num_steps, target / "reconstructions.png")
-
-
-def _draw_rows(
-    models: Mapping[str, TrainedModel],
-    images: np.ndarray,
-    num_steps: int,
-    path: pathlib.Path,
-    title: str = "",
-) -> None:
-    """A row of reconstructions and windows for each model, of at most `num_steps` steps."""
-    reconstructions, windows, present = [], [], []
-    for model in models.values():
-        found = model.infer(images)
-        assert isinstance(found, Objects)
-        z_where = np.ones((len(images), num_steps, 3), np.float32)
-        z_where[:, : found.z_where.shape[1]] = found.z_where
-        reconstructions.append(found.reconstructions)
-        windows.append(z_where)
-        present.append(np.arange(num_steps) < found.counts[:, None])
-    parts = (np.stack(part) for part in (reconstructions, windows, present))
-    figures.save(figures.reconstruction_rows(images, list(models), *parts, title=title), path)
+    parts = parsing_report.rows(step_by_step, images, num_steps, title="steps")
+    figures.save(parts, target / "step_by_step.png")
+    figures.save(parsing_report.rows(models, images, num_steps), target / "reconstructions.png")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -307,16 +207,16 @@ def main(argv: Sequence[str] | None = None) -> None:
         prog="python -m air_jax.experiments.parsing",
         description="Compares a model that takes glyphs apart with one that does not.",
     )
-    parser.add_argument("--seeds", type=int, default=1, help="how many of each model, default 1")
+    runs.add_options(parser, seeds="0:1")
     parser.add_argument(
         "--smoke", action="store_true", help="a try: one seed, few steps and images"
     )
     given, config = arguments.parse(parser, argv)
     if given.smoke:
         config = ablation.change(config, SMOKE)
-    first = config["seed"]
-    seeds = range(first, first + (1 if given.smoke else given.seeds))
-    program.finish(lambda: run(config, given.workdir, seeds=seeds))
+    seeds = range(1) if given.smoke else given.seeds
+    options = {"seeds": seeds, "num_processes": given.processes}
+    program.finish(lambda: run(config, given.workdir, **options))
 
 
 if __name__ == "__main__":

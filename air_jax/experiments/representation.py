@@ -37,7 +37,16 @@ import jax
 import numpy as np
 from absl import logging
 
-from air_jax import autoencoder, classification, figures, kinds, program, provenance, representation
+from air_jax import (
+    autoencoder,
+    classification,
+    figures,
+    kinds,
+    program,
+    provenance,
+    representation,
+    tables,
+)
 from air_jax.classification import Budget, Inputs
 from air_jax.data.dataset import create_dataset
 from air_jax.data.scenes import Scenes
@@ -174,7 +183,7 @@ def run(
         results["models"][name] = contender.note
         results["code_sizes"][name] = contender.code_sizes
         results["reconstruction_error"][name] = (
-            representation_report.spread(contender.errors) if contender.errors else None
+            tables.spread(contender.errors) if contender.errors else None
         )
         for task in representation.TASKS:
             measured, trials = _measure(name, contender, task, labels[task], plan)
@@ -256,7 +265,7 @@ def _autoencoders(
             errors[size].append(error)
             logging.info("autoencoder %d, seed %d: squared error %.2f", size, seed, error)
         seeds.append(variants)
-    by_size = {str(size): representation_report.spread(found) for size, found in errors.items()}
+    by_size = {str(size): tables.spread(found) for size, found in errors.items()}
     # The table's is that of the best reconstructions.
     best = min(errors.values(), key=statistics.fmean)
     return _Contender("mlp", seeds, best, plan.code_sizes, {"reconstruction_error": by_size})
@@ -304,7 +313,7 @@ def _measure(
 def _write(results: Mapping[str, Any], folder: pathlib.Path) -> None:
     rows = results["measurements"]
     write_json(folder / "representation.json", results)
-    write_atomically(folder / "representation.csv", representation_report.to_csv(rows).encode())
+    write_atomically(folder / "representation.csv", tables.to_csv(rows).encode())
     write_atomically(folder / "table.md", representation_report.table(results).encode())
     figure = representation_report.figure(rows, results["chance"])
     figures.save(figure, folder / "representation.png")

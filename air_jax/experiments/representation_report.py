@@ -1,7 +1,5 @@
 """What `experiments.representation` measured: means, labels needed, tables, lines, a figure."""
 
-import csv
-import io
 import math
 import statistics
 from collections.abc import Mapping, Sequence
@@ -9,7 +7,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from air_jax import figures_representation
+from air_jax import figures_representation, tables
 
 LEVEL = 0.9
 _TITLES = {"sum": "sum of the two digits", "ascending": "ascending from left to right?"}
@@ -35,7 +33,9 @@ def summarise(rows: Sequence[Row]) -> dict[str, Any]:
             accuracies = _accuracies(rows, name, task)
             means = {size: statistics.fmean(values) for size, values in accuracies.items()}
             summary[name][task] = {
-                "accuracy": {str(size): spread(values) for size, values in accuracies.items()},
+                "accuracy": {
+                    str(size): tables.spread(values) for size, values in accuracies.items()
+                },
                 "labels_needed": labels_needed(list(means), list(means.values())),
             }
     return summary
@@ -46,15 +46,6 @@ def _accuracies(rows: Sequence[Row], name: str, task: str) -> dict[int, list[flo
     chosen = [row for row in rows if row["representation"] == name and row["task"] == task]
     sizes = sorted({row["labels"] for row in chosen})
     return {size: [row["test"] for row in chosen if row["labels"] == size] for size in sizes}
-
-
-def spread(values: Sequence[float]) -> dict[str, Any]:
-    """`mean`, `sd` (of a sample; None for one value) and `num`."""
-    return {
-        "mean": statistics.fmean(values),
-        "sd": statistics.stdev(values) if len(values) > 1 else None,
-        "num": len(values),
-    }
 
 
 def labels_needed(
@@ -92,22 +83,20 @@ def table(results: Mapping[str, Any]) -> str:
     header = ["representation", "numbers in the code", "squared error of an image"]
     for task in tasks:
         header += [f"{task}: labels to {100 * LEVEL:.0f} %", f"{task}: all {sizes[-1]:,} (%)"]
-    rows = [header, ["---"] * len(header)]
+    rows = []
     for name, found in summary.items():
-        row = [name, _lengths(results["code_sizes"][name]), _show(errors[name], 2)]
+        row = [name, _lengths(results["code_sizes"][name]), tables.show(errors[name], 2)]
         for task in tasks:
             row.append(_labels(found[task]["labels_needed"], sizes))
-            row.append(_show(found[task]["accuracy"][str(sizes[-1])], 1, 100))
+            row.append(tables.show(found[task]["accuracy"][str(sizes[-1])], 1, 100))
         rows.append(row)
-    lines = [rows]
-    header = ["task", "labels", *summary]
-    rows = [header, ["---"] * len(header)]
+    needed = tables.markdown(header, rows)
+    rows = []
     for task in tasks:
         for size in sizes:
             accuracies = [found[task]["accuracy"][str(size)] for found in summary.values()]
-            rows.append([task, f"{size:,}", *(_show(value, 1, 100) for value in accuracies)])
-    lines.append(rows)
-    return "\n".join("".join(f"| {' | '.join(row)} |\n" for row in rows) for rows in lines)
+            rows.append([task, f"{size:,}", *(tables.show(value, 1, 100) for value in accuracies)])
+    return needed + "\n" + tables.markdown(["task", "labels", *summary], rows)
 
 
 def _lengths(sizes: Sequence[int] | None) -> str:
@@ -120,22 +109,6 @@ def _labels(needed: float | None, sizes: Sequence[int]) -> str:
     # Between two sizes it is a reading of the curve: two digits.
     digits = 1 - math.floor(math.log10(needed))
     return f"≤ {sizes[0]:,}" if needed == sizes[0] else f"{round(needed, digits):,.0f}"
-
-
-def _show(value: Mapping[str, Any] | None, digits: int, factor: float = 1.0) -> str:
-    if value is None:
-        return "-"
-    mean = f"{factor * value['mean']:.{digits}f}"
-    return mean if value["sd"] is None else f"{mean} ± {factor * value['sd']:.{digits}f}"
-
-
-def to_csv(rows: Sequence[Row]) -> str:
-    """One line per measurement, below the names of the columns."""
-    text = io.StringIO()
-    lines = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
-    lines.writeheader()
-    lines.writerows(rows)
-    return text.getvalue()
 
 
 def figure(rows: Sequence[Row], chance: Mapping[str, float]) -> Figure:

@@ -139,6 +139,8 @@ class AIR(nn.Module):
         `modules.PlaceMap`, which needs a scene model with `with_place`.
       place_grid: `grid_size` of the map.
       place_radius: `radius` of the map.
+      patch_size: of the embedding, see `modules.ImageProjection`; 0 for pixels.
+      patch_features: of the embedding.
     """
 
     scene: Scene2D
@@ -154,6 +156,8 @@ class AIR(nn.Module):
     place: str = "regression"  # models that were exported without it do that
     place_grid: int = 16
     place_radius: float = 0.4
+    patch_size: int = 0
+    patch_features: int = 32
 
     def setup(self):
         if self.variant not in ("air", "dair"):
@@ -165,7 +169,11 @@ class AIR(nn.Module):
         if self.place not in ("regression", "map"):
             raise ValueError(f"place is {self.place!r}; valid names are 'regression', 'map'.")
         self.projection = modules.ImageProjection(
-            self.hidden_size, self.embedding_size, self.image_init_scale
+            self.hidden_size,
+            self.embedding_size,
+            self.image_init_scale,
+            self.patch_size,
+            self.patch_features,
         )
         self.cell = modules.LSTMCell(self.hidden_size)
         self.predict_where = modules.MLP(self.predictor_hidden, 2 * self.scene.pose_size)

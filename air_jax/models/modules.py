@@ -69,27 +69,73 @@ class ImageProjection(nn.Module):
     LSTM's four gates can use: at 50x50 it has a quarter of their number, and they were half of the
     time of a train step (WORKSPACE.md has the measurement).
 
+    Patches that share their weights can tell a residue of what was drawn from a part that still has
+    to be, wherever it is; pixels have to learn that for every place. Not in the paper: it is for
+    objects that hide one another (WORKSPACE.md has the measurement).
+
     Attributes:
       hidden_size: D, the LSTM's width.
       embedding_size: width of the embedding, a hidden layer of ReLU units.
-      init_scale: bound of the embedding's uniform initial kernel. The usual `1 / sqrt(H W C)` makes
-        the image a whisper beside the recurrent input, since most pixels are 0.
+      init_scale: bound of the embedding's uniform initial kernel over pixels. The usual
+        `1 / sqrt(H W C)` makes the image a whisper beside the recurrent input, since most pixels
+        are 0.
+      patch_size: side of the patches of which the embedding sees features, in pixels; 0 for the
+        pixels themselves.
+      patch_features: ReLU units of each patch.
     """
 
     hidden_size: int
     embedding_size: int
     init_scale: float
+    patch_size: int = 0
+    patch_features: int = 32
 
     @nn.compact
     def __call__(self, images: jax.Array) -> jax.Array:
         chex.assert_rank(images, 4)
-
-        def kernel_init(key, shape, dtype=jnp.float32):
-            return jax.random.uniform(key, shape, dtype, -self.init_scale, self.init_scale)
-
+        if self.patch_size:
+            patches = cut_patches(images, self.patch_size)
+            images = nn.relu(nn.Dense(self.patch_features, name="patches")(patches))
+            kernel_init = nn.initializers.lecun_normal()
+        else:
+            kernel_init = _uniform(self.init_scale)
         flat = images.reshape(images.shape[0], -1)
+        # Named as if it were the only hidden layer: so it is in models that know no patches.
         embedding = nn.relu(nn.Dense(self.embedding_size, kernel_init=kernel_init)(flat))
         return nn.Dense(4 * self.hidden_size, use_bias=False)(embedding)
+
+
+def _uniform(bound: float) -> nn.initializers.Initializer:
+    """Kernels that are uniform within a bound."""
+
+    def init(key, shape, dtype=jnp.float32, out_sharding=None):
+        del out_sharding
+        return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+    return init
+
+
+def cut_patches(images: jax.Array, size: int) -> jax.Array:
+    """Images as rows of patches that do not overlap.
+
+    Args:
+      images: `[B, H, W, C]`.
+      size: S, the patches' side, of which H and W are multiples.
+
+    Returns:
+      `[B, H / S, W / S, S S C]`.
+
+    Raises:
+      ValueError: if the images do not divide into patches.
+    """
+    batch, height, width, channels = images.shape
+    if size < 1 or height % size or width % size:
+        raise ValueError(
+            f"patch_size is {size}; the images' sides, {height} and {width}, must be multiples."
+        )
+    rows, columns = height // size, width // size
+    patches = images.reshape(batch, rows, size, columns, size, channels).swapaxes(2, 3)
+    return patches.reshape(batch, rows, columns, size * size * channels)
 
 
 class LSTMCell(nn.Module):

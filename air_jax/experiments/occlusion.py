@@ -1,0 +1,165 @@
+"""Objects that hide one another: how well a model counts and locates them, by composition.
+
+    python -m air_jax.experiments.occlusion --config=configs/sprites.py --workdir=runs/occlusion \
+        --seeds=100:103
+
+Trains two models from one config, each an ordinary run in a folder of its name inside the workdir;
+the same command resumes those that were interrupted and skips those that are finished:
+
+    additive   the paper's sum: where objects overlap, one of them has to leave a hole
+    layered    each object lies behind those before it, so that it may be whole where it is hidden
+
+Scenes of two objects or more are told apart by the hidden share of their most hidden object; boxes
+are those of whole objects. The workdir gets
+
+    occlusion.json        every model on the test scenes, in all and by overlap; means and
+                          deviations over the seeds
+    occlusion.csv         one line for a composition, a seed and an amount of overlap
+    table.md              the means as a table
+    overlap.png           count accuracy and average precision against overlap
+    objects.png           scenes with much overlap, the first seeds' reconstructions of them, and
+                          each of the objects that they are made of
+"""
+
+import argparse
+import itertools
+import pathlib
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from absl import logging
+
+from air_jax import figures, files, kinds, program, provenance, tables, writer
+from air_jax.data.dataset import create_dataset
+from air_jax.data.scenes import Scenes
+from air_jax.experiments import ablation, arguments, occlusion_report, runs
+
+_NUM_SHOWN = 9
+# Of an object's ink is hidden in the scenes that are shown.
+_LEAST_HIDDEN = 0.4
+
+COMPOSITIONS: dict[str, ablation.Changes] = {
+    "additive": {"scene.composition": "additive"},
+    # An object begins as the product of two sigmoids, colour and opacity, and as dark as a sum's.
+    "layered": {"scene.composition": "layered", "scene.decoder_bias": -0.7},
+}
+
+# What --smoke changes in both.
+SMOKE: ablation.Changes = {
+    "data.num_train": 64,
+    "data.num_validation": 12,
+    "data.num_test": 24,
+    "inference.hidden_size": 32,
+    "inference.embedding_size": 32,
+    "prior.steps": 20,
+    "train.batch_size": 8,
+    "train.num_steps": 20,
+    "train.steps_per_call": 10,
+    "train.log_every": 10,
+    "train.evaluate_every": 20,
+    "train.checkpoint_every": 20,
+    "train.validation_images": 12,
+    "evaluation.iwae_images": 0,
+}
+
+
+def run(
+    config: Mapping[str, Any],
+    workdir: str,
+    *,
+    seeds: range,
+    num_processes: int = 1,
+    compositions: Sequence[str] = tuple(COMPOSITIONS),
+) -> dict[str, Any]:
+    """Trains the models that are not finished yet and compares them.
+
+    Args:
+      config: of both but for the composition, on scenes whose objects may overlap; its seed is not
+        used.
+      workdir: folder of the experiment.
+      seeds: of each model, ascending by one.
+      num_processes: programs at a time, see `runs.train`.
+      compositions: of `COMPOSITIONS`.
+
+    Returns:
+      What `occlusion.json` holds.
+
+    Raises:
+      ValueError: if the config's model is of another kind, no objects of the test scenes overlap,
+        there is no seed, the workdir holds runs of another config, or a run diverged.
+      Interrupted: after SIGTERM or SIGINT, once every run has saved its state.
+    """
+    kinds.require(config, "air")
+    dataset = create_dataset(**config["data"])
+    if not dataset.test.hidden.any():
+        raise ValueError(
+            f"data.source is {config['data']['source']!r}: no objects of its test scenes overlap; "
+            "choose 'sprites', as configs/sprites.py does, or more of them."
+        )
+    target = pathlib.Path(workdir)
+    programs = {
+        name: runs.plan(ablation.change(config, COMPOSITIONS[name]), target / name, seeds)
+        for name in compositions
+    }
+    runs.train(list(itertools.chain.from_iterable(programs.values())), num_processes)
+    rows = [
+        {"composition": name, "seed": seed, **row}
+        for name, those in programs.items()
+        for seed, trained in zip(seeds, those, strict=True)
+        for row in occlusion_report.rows(trained.require_evaluation(seed))
+    ]
+    results = {
+        "arguments": sys.argv[1:],
+        **provenance.surroundings(),
+        "config": dict(config),
+        "data": dataset.description,
+        "least_visible": float(1 - dataset.test.hidden.max()),
+        "measurements": rows,
+        "summary": occlusion_report.summarise(rows),
+    }
+    writer.write_json(target / "occlusion.json", results)
+    files.write_atomically(target / "occlusion.csv", tables.to_csv(rows).encode())
+    text = occlusion_report.table(results)
+    files.write_atomically(target / "table.md", text.encode())
+    figures.save(occlusion_report.figure(results), target / "overlap.png")
+    models = {name: kinds.load_air(those[0].folder) for name, those in programs.items()}
+    shown = occlusion_report.objects(models, hidden_most(dataset.test))
+    figures.save(shown, target / "objects.png")
+    logging.info("results in %s\n%s", workdir, text)
+    return results
+
+
+def hidden_most(scenes: Scenes) -> np.ndarray:
+    """The first few images in which an object is hidden by a good part, `[n, H, W, C]`."""
+    members = np.flatnonzero(scenes.hidden.max(-1) >= _LEAST_HIDDEN)
+    if not len(members):
+        members = np.argsort(-scenes.hidden.max(-1), kind="stable")
+    return scenes.images[members[:_NUM_SHOWN]]
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(
+        prog="python -m air_jax.experiments.occlusion",
+        description="Counts and locates objects that hide one another, by composition.",
+    )
+    runs.add_options(parser, seeds="100:103")
+    parser.add_argument(
+        "--only", choices=list(COMPOSITIONS), help="one composition, by default both"
+    )
+    parser.add_argument("--smoke", action="store_true", help="a try: two seeds, few steps, images")
+    given, config = arguments.parse(parser, argv)
+    if given.smoke:
+        config = ablation.change(config, SMOKE)
+    options: dict[str, Any] = {
+        "seeds": range(2) if given.smoke else given.seeds,
+        "num_processes": given.processes,
+        "compositions": [given.only] if given.only else list(COMPOSITIONS),
+    }
+    program.finish(lambda: run(config, given.workdir, **options))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,69 @@
+"""Means over seeds, and tables of them: Markdown for reading, CSV for other programs."""
+
+import csv
+import io
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+
+def spread(values: Sequence[float]) -> dict[str, Any]:
+    """Mean and deviation over the seeds.
+
+    Args:
+      values: finite ones, at least one.
+
+    Returns:
+      `mean`, `sd` (of a sample; None for one value) and `num`, JSON-able.
+    """
+    return {
+        "mean": statistics.fmean(values),
+        "sd": statistics.stdev(values) if len(values) > 1 else None,
+        "num": len(values),
+    }
+
+
+def show(value: Mapping[str, Any] | None, digits: int, factor: float = 1.0) -> str:
+    """What `spread` gives as text, "mean ± sd", or "-" where there is nothing to tell.
+
+    Args:
+      value: with `mean` and `sd`, either of which may be None.
+      digits: behind the point.
+      factor: 100 for per cent.
+    """
+    if value is None or value["mean"] is None:
+        return "-"
+    mean = f"{factor * value['mean']:.{digits}f}"
+    return mean if value["sd"] is None else f"{mean} ± {factor * value['sd']:.{digits}f}"
+
+
+def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table; every line, the last one too, ends in a line break.
+
+    Args:
+      header: names of the columns.
+      rows: cells, as many in each as there are columns.
+    """
+    lines = [header, ["---"] * len(header), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def cell(text: str) -> str:
+    """A name that a user chose, as a cell: what would end it is escaped."""
+    return text.replace("|", r"\|")
+
+
+def to_csv(rows: Sequence[Mapping[str, Any]], names: Sequence[str] | None = None) -> str:
+    """One line per row, below the names of the columns.
+
+    Args:
+      rows: column to value; at least one where no names are given.
+      names: of the columns, those of the first row if None. What a row has beyond them is left
+        out, what it lacks is empty.
+    """
+    text = io.StringIO()
+    fields = list(rows[0]) if names is None else names
+    lines = csv.DictWriter(text, fields, extrasaction="ignore", lineterminator="\n")
+    lines.writeheader()
+    lines.writerows(rows)
+    return text.getvalue()

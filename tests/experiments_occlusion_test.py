@@ -1,0 +1,88 @@
+"""What compositions do to objects that overlap, on runs of a few steps."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+
+from air_jax.data.dataset import create_dataset
+from air_jax.experiments import compare, occlusion, occlusion_report
+from air_jax.kinds import load_air
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The command with --smoke: its workdir and arguments."""
+    workdir = tmp_path_factory.mktemp("occlusion")
+    arguments = ["--config=configs/sprites.py", f"--workdir={workdir}", "--smoke"]
+    arguments += ["--config.data.cache_dir=", "--config.data.image_size=32"]
+    arguments += ["--config.data.sprite_size=(8, 14)", "--config.scene.window_size=12"]
+    # Otherwise none would have learned to use a step, and no object would be drawn.
+    arguments += ["--config.inference.presence_logit=5.0", "--config.prior.start=0.5"]
+    occlusion.main(arguments)
+    return workdir, arguments
+
+
+def test_every_composition_and_seed_is_measured_by_overlap_and_drawn(finished):
+    workdir, _ = finished
+    results = json.loads((workdir / "occlusion.json").read_text())
+    rows = results["measurements"]
+    for composition in ("additive", "layered"):
+        for seed in (0, 1):
+            those = [
+                row for row in rows if (row["composition"], row["seed"]) == (composition, seed)
+            ]
+            assert those[0]["overlap"] == occlusion_report.ALL
+            # Scenes of two or three sprites, a half of all.
+            assert sum(row["num_images"] for row in those[1:]) == those[0]["num_images"] / 2
+            folder = workdir / composition / f"seeds_{seed}"
+            evaluation = json.loads((folder / "evaluation.json").read_text())
+            assert those[0]["count_accuracy"] == evaluation["count_accuracy"]
+    with open(workdir / "occlusion.csv", newline="") as file:
+        assert len(list(csv.DictReader(file))) == len(rows)
+    assert 0.25 <= results["least_visible"] < 1
+    assert (workdir / "table.md").read_text() == compare.table([workdir])
+    for name in ("overlap", "objects"):
+        assert (workdir / f"{name}.png").stat().st_size > 1000
+
+
+def test_the_composition_is_all_that_differs(finished):
+    workdir, _ = finished
+    configs = [
+        json.loads((workdir / name / "seeds_0" / "config.json").read_text())
+        for name in ("additive", "layered")
+    ]
+    scenes = [config.pop("scene") for config in configs]
+    assert configs[0] == configs[1]
+    assert [scene.pop("composition") for scene in scenes] == ["additive", "layered"]
+    assert [scene.pop("decoder_bias") for scene in scenes] == [-2.0, -0.7]
+    assert scenes[0] == scenes[1]
+
+
+def test_objects_of_a_sum_add_up_to_the_reconstruction(finished):
+    workdir, _ = finished
+    model = load_air(workdir / "additive" / "seeds_0")
+    images = create_dataset(**model.config["data"]).test.images[:4]
+    found, trace = model.infer(images), model.trace(images)
+    is_object = np.arange(model.air.num_steps) < found.counts[:, None]
+    assert is_object.any()
+    total = (trace.objects * is_object[..., None, None, None]).sum(1)
+    np.testing.assert_allclose(total, found.reconstructions, atol=1e-5)
+
+
+def test_the_most_hidden_scenes_are_shown(finished):
+    workdir, _ = finished
+    config = json.loads((workdir / "occlusion.json").read_text())["config"]
+    scenes = create_dataset(**config["data"]).test
+    shown = occlusion.hidden_most(scenes)
+    places = [np.flatnonzero((scenes.images == image).all((1, 2, 3)))[0] for image in shown]
+    assert (scenes.hidden[places].max(-1) >= 0.4).all()
+
+
+def test_scenes_without_overlap_are_refused(tmp_path, capsys):
+    arguments = ["--config=configs/smoke.py", f"--workdir={tmp_path}", "--smoke"]
+    with pytest.raises(SystemExit) as stopped:
+        occlusion.main([*arguments, "--config.data.cache_dir="])
+    assert stopped.value.code
+    assert not (tmp_path / "additive").exists()
