@@ -43,25 +43,37 @@ def evaluate(
     """
     key_elbo, key_iwae = jax.random.split(key)
     found = model.infer(scenes.images, key=key_elbo)
-    results: dict[str, Any] = {"num_images": len(scenes.images)}
-    results |= {name: float(values.mean()) for name, values in found.elbo_terms.items()}
+    results = measure(found, scenes)
     results[f"iwae_{iwae_samples}"] = None
-    if isinstance(found, Objects):
-        results |= dict.fromkeys(("count_accuracy", "average_precision_50"))
-        results |= dict.fromkeys(("mean_iou", "share_matched"))
     if iwae_images:
         images = scenes.images[:iwae_images]
         bound = model.iwae(images, key=key_iwae, num_samples=iwae_samples)
         results[f"iwae_{iwae_samples}"] = float(bound.mean())
         results["elbo_iwae_images"] = float(found.elbo_terms["elbo"][:iwae_images].mean())
         results["iwae_num_images"] = len(images)
-    if isinstance(found, Objects) and (scenes.counts >= 0).any():
+    return results
+
+
+def measure(found: Inference, scenes: Scenes) -> dict[str, Any]:
+    """What `evaluate` returns but for the IWAE bound.
+
+    Args:
+      found: what a model says about the scenes.
+      scenes: images with, where known, counts and boxes.
+    """
+    results: dict[str, Any] = {"num_images": len(scenes.images)}
+    results |= {name: float(values.mean()) for name, values in found.elbo_terms.items()}
+    if not isinstance(found, Objects):
+        return results
+    results |= dict.fromkeys(("count_accuracy", "average_precision_50"))
+    results |= dict.fromkeys(("mean_iou", "share_matched"))
+    if (scenes.counts >= 0).any():
         results |= counting(found, scenes.counts)
-    if isinstance(found, Objects) and scenes.boxes.shape[1]:
+    if scenes.boxes.shape[1]:
         results |= metrics.localisation(
             found.boxes, found.presence, found.counts, scenes.boxes, scenes.counts
         )
-    if isinstance(found, Objects) and scenes.hidden.any():
+    if scenes.hidden.any():
         results["by_overlap"] = by_overlap(found, scenes)
     return results
 

@@ -121,9 +121,8 @@ def measure(model: TrainedModel, scenes: Scenes) -> dict[str, Any]:
     `objects_left_out` is the mean number an image, by `metrics.left_out`, and `num_left_out` the
     number of images in which 0, 1, ... are.
     """
-    key = jax.random.key(model.config["seed"])
-    results = evaluate.evaluate(model, scenes, key=key, iwae_images=0, iwae_samples=1)
-    drawn = model.infer(scenes.images).reconstructions
+    found = model.infer(scenes.images, key=jax.random.key(model.config["seed"]))
+    results, drawn = evaluate.measure(found, scenes), found.reconstructions
     images = check_images(scenes.images, image_size=drawn.shape[1], channels=drawn.shape[3])
     left_out = metrics.left_out(images, drawn, scenes.boxes, scenes.counts)
     results["objects_left_out"] = float(left_out.mean())
@@ -204,9 +203,10 @@ def run(
             longer = with_steps(model, num_steps)
             seen_scenes = scenes_with(model.config, trained_on, num_images)
             unseen_scenes = scenes_with(model.config, [unseen], num_images)
+            seen = measure(model, seen_scenes)
             seed = seeds[str(model.config["seed"])] = {
-                "seen": measure(model, seen_scenes),
-                "seen_with_num_steps": measure(longer, seen_scenes),
+                "seen": seen,
+                "seen_with_num_steps": seen if longer is model else measure(longer, seen_scenes),
                 "unseen_with_num_steps": measure(longer, unseen_scenes),
             }
             logging.info("%s: %s", folder, _sentence(seed))
