@@ -60,6 +60,9 @@ def measure(found: Inference, scenes: Scenes) -> dict[str, Any]:
     Args:
       found: what a model says about the scenes.
       scenes: images with, where known, counts and boxes.
+
+    Returns:
+      Plain numbers and lists, JSON-able.
     """
     results: dict[str, Any] = {"num_images": len(scenes.images)}
     results |= {name: float(values.mean()) for name, values in found.elbo_terms.items()}

@@ -1,4 +1,4 @@
-"""Figures of several runs of one configuration, seed by seed.
+"""Figures of several runs: of one configuration seed by seed, of several by their means.
 
 Plain arrays in, a `matplotlib.figure.Figure` out, as in `figures`, whose `save` writes these too.
 """
@@ -290,25 +290,29 @@ def bars(groups: Sequence[str], panels: Mapping[str, Mapping[str, Bars]], *, xla
     Raises:
       ValueError: if there is nothing to show, or not as many bars as groups.
     """
-    if not panels:
-        raise ValueError("panels is empty; a figure shows one at least")
+    if not panels or not all(panels.values()):
+        raise ValueError("panels is empty, or one of them; a figure shows one bar at least")
     layout = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1)
     figure = Figure(figsize=(4.2 * len(panels) + 1.2, 3.1), layout=layout)
     places = np.arange(len(groups))
+    names = list(dict.fromkeys(name for panel in panels.values() for name in panel))
+    width, named = 0.8 / len(names), set[str]()
     for i, (quantity, panel) in enumerate(panels.items()):
         axes = figure.add_subplot(1, len(panels), i + 1, xlabel=xlabel, ylabel=quantity)
-        width = 0.8 / len(panel)
-        for j, (name, of_name) in enumerate(panel.items()):
-            check_shape(name, of_name.means, (len(groups),))
+        for name, of_name in panel.items():
+            check_shape(f"means of {name}", of_name.means, (len(groups),))
+            check_shape(f"deviations of {name}", of_name.deviations, (len(groups),))
+            j = names.index(name)
             axes.bar(
-                places + width * (j - (len(panel) - 1) / 2),
+                places + width * (j - (len(names) - 1) / 2),
                 of_name.means,
                 width,
                 yerr=of_name.deviations,
                 capsize=2,
                 color=CURVE_COLOURS[1 + j % (len(CURVE_COLOURS) - 1)],
-                label=name if i == 0 else None,
+                label=None if name in named else name,
             )
+            named.add(name)
         axes.set_xticks(places, groups, fontsize=8)
         axes.grid(axis="y", color="0.9", linewidth=0.8)
         axes.set_axisbelow(True)

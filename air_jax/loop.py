@@ -48,7 +48,7 @@ from air_jax.trained import TrainedModel
 # Shares of the run after which its first images are reconstructed for the timeline.
 _MILESTONES = (0.0, 0.01, 0.03, 0.1, 0.3, 1.0)
 # Config entries that a resumed run may change.
-_RESUMABLE = (
+RESUMABLE = (
     *("train.num_steps", "train.log_every", "train.evaluate_every", "train.checkpoint_every"),
     *("train.snapshot_every", "train.steps_per_call"),
     *("data.cache_dir", "data.tfds_dir", "data.path"),
@@ -112,7 +112,7 @@ def run(config: Mapping[str, Any], workdir: str) -> list[dict[str, Any]]:
     options.check(first_step)
     parallel.batch_positions(options.batch_size, jax.local_device_count())
     if first_step:
-        provenance.check_config(folder, config, _RESUMABLE)
+        provenance.check_config(folder, config, RESUMABLE)
     for warning in kinds.of(config).warnings(config):
         logging.warning("%s", warning)
     dataset = create_dataset(**config["data"])
@@ -192,7 +192,7 @@ def evaluate_run(config: Mapping[str, Any], workdir: str) -> list[dict[str, Any]
     sections.check(config)
     seeds = create_seeds(config, folder)
     models = [export.load_model(seed.folder / "model") for seed in seeds]
-    provenance.check_config(folder, config, _RESUMABLE)
+    provenance.check_config(folder, config, RESUMABLE)
     dataset = create_dataset(**config["data"])
     logging.info("data: %s", provenance.describe(dataset.description))
     provenance.check_data(folder, dataset.description)

@@ -19,6 +19,8 @@ _PACKAGES = (
     *("jax", "jaxlib", "flax", "optax", "distrax", "tfp-nightly", "orbax-checkpoint", "chex"),
     *("ml-collections", "absl-py", "tensorflow-datasets", "mlxtend", "numpy", "scipy", "pillow"),
 )
+# Config entries that older runs do not have, and what they were then.
+_ADDED = {"model": "air", "inference.patch_size": 0, "inference.patch_features": 32}
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -46,9 +48,8 @@ def check_config(folder: pathlib.Path, config: Mapping[str, Any], allowed: Seque
     path = folder / "config.json"
     if not path.exists():
         return
-    # One from before there were several kinds of model is AIR's.
     saved, given = (
-        flatten({"model": "air", **entries}) for entries in (json.loads(path.read_text()), config)
+        {**_ADDED, **flatten(entries)} for entries in (json.loads(path.read_text()), config)
     )
     differing = [
         f"  {name}: {saved.get(name)!r} there, {given.get(name)!r} given"

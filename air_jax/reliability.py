@@ -174,13 +174,8 @@ def _number(value: Any) -> float | None:
 
 
 def _spread(values: Sequence[float]) -> dict[str, Any]:
-    return {
-        "mean": statistics.fmean(values) if values else None,
-        "sd": statistics.stdev(values) if len(values) > 1 else None,
-        "min": min(values, default=None),
-        "max": max(values, default=None),
-        "num": len(values),
-    }
+    known = tables.spread(values) if values else {"mean": None, "sd": None, "num": 0}
+    return {**known, "min": min(values, default=None), "max": max(values, default=None)}
 
 
 def _times(times: Sequence[Mapping[str, float] | None]) -> dict[str, Any]:

@@ -58,12 +58,17 @@ def to_csv(rows: Sequence[Mapping[str, Any]], names: Sequence[str] | None = None
 
     Args:
       rows: column to value; at least one where no names are given.
-      names: of the columns, those of the first row if None. What a row has beyond them is left
-        out, what it lacks is empty.
+      names: of the columns, those of the first row if None. What a row lacks is empty; what it has
+        beyond names that were given is left out.
+
+    Raises:
+      ValueError: if no names are given and a row has more than the first.
     """
     text = io.StringIO()
-    fields = list(rows[0]) if names is None else names
-    lines = csv.DictWriter(text, fields, extrasaction="ignore", lineterminator="\n")
+    if names is None:
+        lines = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    else:
+        lines = csv.DictWriter(text, names, extrasaction="ignore", lineterminator="\n")
     lines.writeheader()
     lines.writerows(rows)
     return text.getvalue()

@@ -27,7 +27,7 @@ def get_config() -> ConfigDict:
     # air_jax.data.dataset.create_dataset
     config.data = ConfigDict(
         {
-            # "tfds", "embedded" or "auto" (digits), "sprites", "path" (your own images)
+            # "tfds", "embedded" or "auto" (digits), "sprites", "omniglot", "path" (your own)
             "source": "auto",
             "tfds_dir": "",  # TFDS's folder; "" for TFDS_DATA_DIR or TFDS's default
             "path": "",  # for source "path": a folder of pictures, an .npz or an .npy

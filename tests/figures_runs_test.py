@@ -256,3 +256,27 @@ def test_mean_curves_refuse_nothing_and_values_that_are_not_those_of_the_steps()
     curve = figures_runs.Curve([100, 200], np.zeros((2, 3)))
     with pytest.raises(ValueError, match=r"values must have shape \(2, 2\)"):
         figures_runs.mean_curves({"ELBO": {"a": curve}})
+
+
+def test_bars_stand_side_by_side_with_deviations_and_keep_their_colours():
+    a, b = figures_runs.Bars([90.0, 80.0], [1.0, 2.0]), figures_runs.Bars([70.0, 60.0], [0.0, 0.0])
+    figure = figures_runs.bars(
+        ["none", "some"], {"accuracy": {"a": a, "b": b}, "AP": {"b": b}}, xlabel="hidden"
+    )
+    assert_legible(figure)
+    accuracy, precision = figure.axes
+    heights = [bar.get_height() for bar in accuracy.patches]
+    assert heights == [90.0, 80.0, 70.0, 60.0]
+    left, right = accuracy.patches[0], accuracy.patches[2]
+    assert left.get_x() + left.get_width() == pytest.approx(right.get_x())
+    assert precision.patches[0].get_facecolor() == right.get_facecolor() != left.get_facecolor()
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["a", "b"]
+
+
+def test_bars_refuse_nothing_and_other_numbers_than_groups():
+    with pytest.raises(ValueError, match="panels is empty"):
+        figures_runs.bars(["none"], {"AP": {}}, xlabel="hidden")
+    for means, deviations, name in (([1.0], [0.0, 0.0], "means"), ([1.0] * 2, [0.0], "deviations")):
+        panels = {"AP": {"a": figures_runs.Bars(means, deviations)}}
+        with pytest.raises(ValueError, match=rf"{name} of a must have shape \(2,\)"):
+            figures_runs.bars(["none", "some"], panels, xlabel="hidden")

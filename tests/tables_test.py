@@ -2,14 +2,15 @@
 
 import csv
 import io
-import statistics
+
+import pytest
 
 from air_jax import tables
 
 
 def test_a_spread_is_of_a_sample():
     values = [1.0, 2.0, 6.0]
-    assert tables.spread(values) == {"mean": 3.0, "sd": statistics.stdev(values), "num": 3}
+    assert tables.spread(values) == {"mean": 3.0, "sd": pytest.approx(7**0.5), "num": 3}
     assert tables.spread([5.0]) == {"mean": 5.0, "sd": None, "num": 1}
 
 
@@ -30,3 +31,5 @@ def test_csv_has_the_named_columns_only():
     read = list(csv.DictReader(io.StringIO(tables.to_csv(rows, ["b", "a"]))))
     assert read == [{"b": "x, y", "a": "1"}, {"b": "", "a": "2"}]
     assert tables.to_csv(rows[:1]).splitlines()[0] == "a,b"
+    with pytest.raises(ValueError, match="c"):
+        tables.to_csv(rows)

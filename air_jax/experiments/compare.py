@@ -50,11 +50,13 @@ def table(folders: Sequence[pathlib.Path]) -> str:
         for name, of_results in _TABLES.items():
             if (folders[0] / name).exists():
                 return _read(folders[0] / name, of_results)
-    summaries = {
-        folder.name: _read(folder / "reliability.json", lambda results: results["summary"])
-        for folder in folders
-    }
+    summaries = {folder.name: _read(folder / "reliability.json", _summary) for folder in folders}
     return reliability.table(summaries)
+
+
+def _summary(results: Any) -> Any:
+    reliability.table({"": results["summary"]})  # refuses what is none
+    return results["summary"]
 
 
 def _read(file: pathlib.Path, take: Callable[[Any], Any]) -> Any:
@@ -64,8 +66,12 @@ def _read(file: pathlib.Path, take: Callable[[Any], Any]) -> Any:
         raise ValueError(f"{file} is not what an experiment writes ({error!r})") from error
 
 
-def place(folders: Sequence[pathlib.Path]) -> str:
-    """What the table of these experiments is called in a document."""
+def table_name(folders: Sequence[pathlib.Path]) -> str:
+    """What the table of some experiments is called in a document.
+
+    Args:
+      folders: as `table` takes them.
+    """
     folder = folders[0].resolve()
     return (folder.parent if (folder / "reliability.json").exists() else folder).name
 
@@ -102,7 +108,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         text = table(given.folders)
         if given.insert:
-            insert(given.insert, place(given.folders), text)
+            insert(given.insert, table_name(given.folders), text)
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -7,10 +7,11 @@ Trains two models from one config, each an ordinary run in a folder of its name 
 the same command resumes those that were interrupted and skips those that are finished:
 
     additive   the paper's sum: where objects overlap, one of them has to leave a hole
-    layered    each object lies behind those before it, so that it may be whole where it is hidden
+    layered    each object lies behind those before it, so that it may be whole where it is hidden;
+               its decoder begins with another bias, or all would be darker at first
 
-Scenes of two objects or more are told apart by the hidden share of their most hidden object; boxes
-are those of whole objects. The workdir gets
+Of each those seeds are reported that are finished. Scenes of two objects or more are told apart by
+the hidden share of their most hidden object; boxes are those of whole objects. The workdir gets
 
     occlusion.json        every model on the test scenes, in all and by overlap; means and
                           deviations over the seeds
@@ -22,9 +23,7 @@ are those of whole objects. The workdir gets
 """
 
 import argparse
-import itertools
 import pathlib
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -37,31 +36,13 @@ from air_jax.data.scenes import Scenes
 from air_jax.experiments import ablation, arguments, occlusion_report, runs
 
 _NUM_SHOWN = 9
-# Of an object's ink is hidden in the scenes that are shown.
+# The share of an object that is hidden in the scenes that are shown.
 _LEAST_HIDDEN = 0.4
 
 COMPOSITIONS: dict[str, ablation.Changes] = {
     "additive": {"scene.composition": "additive"},
     # An object begins as the product of two sigmoids, colour and opacity, and as dark as a sum's.
     "layered": {"scene.composition": "layered", "scene.decoder_bias": -0.7},
-}
-
-# What --smoke changes in both.
-SMOKE: ablation.Changes = {
-    "data.num_train": 64,
-    "data.num_validation": 12,
-    "data.num_test": 24,
-    "inference.hidden_size": 32,
-    "inference.embedding_size": 32,
-    "prior.steps": 20,
-    "train.batch_size": 8,
-    "train.num_steps": 20,
-    "train.steps_per_call": 10,
-    "train.log_every": 10,
-    "train.evaluate_every": 20,
-    "train.checkpoint_every": 20,
-    "train.validation_images": 12,
-    "evaluation.iwae_images": 0,
 }
 
 
@@ -81,7 +62,7 @@ def run(
       workdir: folder of the experiment.
       seeds: of each model, ascending by one.
       num_processes: programs at a time, see `runs.train`.
-      compositions: of `COMPOSITIONS`.
+      compositions: of `COMPOSITIONS`, to be trained; those that are finished are reported too.
 
     Returns:
       What `occlusion.json` holds.
@@ -100,22 +81,25 @@ def run(
         )
     target = pathlib.Path(workdir)
     programs = {
-        name: runs.plan(ablation.change(config, COMPOSITIONS[name]), target / name, seeds)
-        for name in compositions
+        name: runs.plan(ablation.change(config, changes), target / name, seeds)
+        for name, changes in COMPOSITIONS.items()
     }
-    runs.train(list(itertools.chain.from_iterable(programs.values())), num_processes)
+    runs.train([one for name in compositions for one in programs[name]], num_processes)
+    finished = {
+        name: those
+        for name in COMPOSITIONS
+        if (those := [one for one in programs[name] if one.finished])
+    }
     rows = [
-        {"composition": name, "seed": seed, **row}
-        for name, those in programs.items()
-        for seed, trained in zip(seeds, those, strict=True)
-        for row in occlusion_report.rows(trained.require_evaluation(seed))
+        {"composition": name, "seed": one.seeds[0], **row}
+        for name, those in finished.items()
+        for one in those
+        for row in occlusion_report.rows(one.require_evaluation(one.seeds[0]))
     ]
     results = {
-        "arguments": sys.argv[1:],
         **provenance.surroundings(),
         "config": dict(config),
         "data": dataset.description,
-        "least_visible": float(1 - dataset.test.hidden.max()),
         "measurements": rows,
         "summary": occlusion_report.summarise(rows),
     }
@@ -124,18 +108,18 @@ def run(
     text = occlusion_report.table(results)
     files.write_atomically(target / "table.md", text.encode())
     figures.save(occlusion_report.figure(results), target / "overlap.png")
-    models = {name: kinds.load_air(those[0].folder) for name, those in programs.items()}
-    shown = occlusion_report.objects(models, hidden_most(dataset.test))
+    models = {name: kinds.load_air(those[0].folder) for name, those in finished.items()}
+    shown = occlusion_report.objects(models, much_hidden(dataset.test))
     figures.save(shown, target / "objects.png")
     logging.info("results in %s\n%s", workdir, text)
     return results
 
 
-def hidden_most(scenes: Scenes) -> np.ndarray:
-    """The first few images in which an object is hidden by a good part, `[n, H, W, C]`."""
-    members = np.flatnonzero(scenes.hidden.max(-1) >= _LEAST_HIDDEN)
-    if not len(members):
-        members = np.argsort(-scenes.hidden.max(-1), kind="stable")
+def much_hidden(scenes: Scenes) -> np.ndarray:
+    """The first few images of which an object is hidden by a good part, `[n, H, W, C]`."""
+    greatest = scenes.hidden.max(-1)
+    # Where there are too few of them, those with the most.
+    members = np.argsort(-np.minimum(greatest, _LEAST_HIDDEN), kind="stable")
     return scenes.images[members[:_NUM_SHOWN]]
 
 
@@ -147,12 +131,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     runs.add_options(parser, seeds="100:103")
     parser.add_argument(
-        "--only", choices=list(COMPOSITIONS), help="one composition, by default both"
+        "--only", choices=list(COMPOSITIONS), help="trains one composition, by default both"
     )
     parser.add_argument("--smoke", action="store_true", help="a try: two seeds, few steps, images")
     given, config = arguments.parse(parser, argv)
     if given.smoke:
-        config = ablation.change(config, SMOKE)
+        config = ablation.change(config, runs.SMOKE)
     options: dict[str, Any] = {
         "seeds": range(2) if given.smoke else given.seeds,
         "num_processes": given.processes,

@@ -19,6 +19,9 @@ def rows(evaluation: Mapping[str, Any]) -> list[dict[str, Any]]:
 
     Args:
       evaluation: of a run, as in its `evaluation.json`.
+
+    Returns:
+      Of each `overlap`, `num_images` and `MEASURES`, None for what is not known.
     """
     parts = {ALL: evaluation, **evaluation["by_overlap"]}
     return [
@@ -54,6 +57,8 @@ def summarise(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def table(results: Mapping[str, Any]) -> str:
     """Compositions and amounts of overlap one below the other, in Markdown.
+
+    Seeds are those of the count accuracy; all scenes include those of one object and of none.
 
     Args:
       results: what `occlusion.run` returns.

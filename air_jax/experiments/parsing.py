@@ -50,20 +50,9 @@ _WHOLE_GLYPH = [1.2, 0.1]
 
 # What --smoke changes in every model.
 SMOKE: ablation.Changes = {
-    "data.num_train": 64,
-    "data.num_validation": 12,
+    **runs.SMOKE,
     "data.num_test": 12,
     "inference.num_steps": 2,
-    "inference.hidden_size": 32,
-    "inference.embedding_size": 32,
-    "prior.steps": 20,
-    "train.batch_size": 8,
-    "train.num_steps": 20,
-    "train.steps_per_call": 10,
-    "train.log_every": 10,
-    "train.evaluate_every": 20,
-    "train.checkpoint_every": 20,
-    "train.validation_images": 12,
     "evaluation.iwae_images": 12,
     "evaluation.iwae_samples": 5,
 }
@@ -141,7 +130,7 @@ def run(
       ValueError: if the config's model is of another kind or has one step, there is no seed, the
         workdir holds runs of another config, or a run diverged.
       FileNotFoundError: if the data are not there.
-      Interrupted: after SIGTERM or SIGINT, once the run has saved its state.
+      Interrupted: after SIGTERM or SIGINT, once every run has saved its state.
     """
     kinds.require(config, "air")
     configs, target = variants(config), pathlib.Path(workdir)
@@ -196,9 +185,11 @@ def _draw(models: Mapping[str, Model], images: np.ndarray, target: pathlib.Path)
     # that of the first of them.
     step_by_step = {f"{n} of {num_steps}": with_steps(model, n) for n in range(1, num_steps)}
     step_by_step[f"{num_steps} of {num_steps}"] = model
-    parts = parsing_report.rows(step_by_step, images, num_steps, title="steps")
+    parts = parsing_report.reconstructions(step_by_step, images, num_steps, title="steps")
     figures.save(parts, target / "step_by_step.png")
-    figures.save(parsing_report.rows(models, images, num_steps), target / "reconstructions.png")
+    figures.save(
+        parsing_report.reconstructions(models, images, num_steps), target / "reconstructions.png"
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -75,7 +75,7 @@ def table(results: Mapping[str, Any]) -> str:
     return tables.markdown(header, rows)
 
 
-def rows(
+def reconstructions(
     models: Mapping[str, TrainedModel], images: np.ndarray, num_steps: int, *, title: str = ""
 ) -> Figure:
     """A row of reconstructions and windows for each model.
@@ -86,14 +86,14 @@ def rows(
       num_steps: of the windows' legend.
       title: of the rows.
     """
-    reconstructions, windows, present = [], [], []
+    drawn, windows, present = [], [], []
     for model in models.values():
         found = model.infer(images)
         assert isinstance(found, Objects)
         z_where = np.ones((len(images), num_steps, 3), np.float32)
         z_where[:, : found.z_where.shape[1]] = found.z_where
-        reconstructions.append(found.reconstructions)
+        drawn.append(found.reconstructions)
         windows.append(z_where)
         present.append(np.arange(num_steps) < found.counts[:, None])
-    parts = (np.stack(part) for part in (reconstructions, windows, present))
+    parts = (np.stack(part) for part in (drawn, windows, present))
     return figures.reconstruction_rows(images, list(models), *parts, title=title)

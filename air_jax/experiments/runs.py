@@ -16,8 +16,26 @@ from air_jax.interruption import Interrupted, Signals
 from air_jax.monitor import NonFiniteError
 from air_jax.program import finish
 
-# Where data lie makes no other run of them.
-_LEFT_OPEN = ("data.cache_dir", "data.tfds_dir")
+# Config entries that may differ from those of a run that is finished.
+_LEFT_OPEN = tuple(name for name in loop.RESUMABLE if name != "train.num_steps")
+
+# What --smoke changes in a run: few steps, images and units.
+SMOKE: dict[str, Any] = {
+    "data.num_train": 64,
+    "data.num_validation": 12,
+    "data.num_test": 24,
+    "inference.hidden_size": 32,
+    "inference.embedding_size": 32,
+    "prior.steps": 20,
+    "train.batch_size": 8,
+    "train.num_steps": 20,
+    "train.steps_per_call": 10,
+    "train.log_every": 10,
+    "train.evaluate_every": 20,
+    "train.checkpoint_every": 20,
+    "train.validation_images": 12,
+    "evaluation.iwae_images": 0,
+}
 
 
 class Program(NamedTuple):
@@ -44,14 +62,17 @@ class Program(NamedTuple):
         return None if found is None or "not_finite_at" in found else found
 
     def require_evaluation(self, seed: int) -> dict[str, Any]:
-        """The same where there has to be one.
+        """What a seed's `evaluation.json` holds.
 
         Raises:
-          ValueError: if the seed failed.
+          ValueError: if it failed.
         """
         found = self.evaluation(seed)
         if found is None:
-            raise ValueError(f"{self.folder_of(seed)}: this run diverged and has no evaluation.")
+            raise ValueError(
+                f"{self.folder_of(seed)}: this run diverged, as its log says, and there is nothing "
+                "to compare; lower optimizer.learning_rate, or choose other seeds."
+            )
         return found
 
     @property
@@ -179,7 +200,7 @@ def add_options(parser: argparse.ArgumentParser, *, seeds: str) -> None:
       seeds: the default, FIRST:STOP.
     """
     parser.add_argument(
-        "--seeds", type=seed_range, default=seeds, help=f"FIRST:STOP, default {seeds}"
+        "--seeds", type=seed_range, default=seeds, help=f"FIRST:STOP, or one seed; default {seeds}"
     )
     parser.add_argument(
         "--processes", type=int, default=1, help="programs at a time, on a CPU one for each core"

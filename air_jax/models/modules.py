@@ -76,12 +76,12 @@ class ImageProjection(nn.Module):
     Attributes:
       hidden_size: D, the LSTM's width.
       embedding_size: width of the embedding, a hidden layer of ReLU units.
-      init_scale: bound of the embedding's uniform initial kernel over pixels. The usual
-        `1 / sqrt(H W C)` makes the image a whisper beside the recurrent input, since most pixels
-        are 0.
+      init_scale: bound of the embedding's uniform initial kernel where there are no patches. The
+        usual `1 / sqrt(H W C)` makes the image a whisper beside the recurrent input, since most
+        pixels are 0.
       patch_size: side of the patches of which the embedding sees features, in pixels; 0 for the
         pixels themselves.
-      patch_features: ReLU units of each patch.
+      patch_features: ReLU units of each patch, where there are patches.
     """
 
     hidden_size: int
@@ -128,6 +128,7 @@ def cut_patches(images: jax.Array, size: int) -> jax.Array:
     Raises:
       ValueError: if the images do not divide into patches.
     """
+    chex.assert_rank(images, 4)
     batch, height, width, channels = images.shape
     if size < 1 or height % size or width % size:
         raise ValueError(
