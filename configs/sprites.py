@@ -27,10 +27,14 @@ def get_config():
     # What is left of a shape behind others is small, and has to be told from what a drawn one
     # leaves over, wherever it is (WORKSPACE.md has the measurement).
     config.inference.patch_size = 5
+    config.inference.patch_features = 64
+    config.inference.encoder_hidden = (400,)
+    config.scene.decoder_hidden = (400,)
     # A filled shape in three channels explains many hundred nats, a digit three hundred: dearer
     # too.
     config.prior.start = 1e-15
     config.prior.end = 1e-9
+    config.optimizer.learning_rate = 8e-4
     config.optimizer.clip_norm = 5_000.0
     config.train.num_steps = 9_000
     return config
