@@ -20,7 +20,10 @@ _PACKAGES = (
     *("ml-collections", "absl-py", "tensorflow-datasets", "mlxtend", "numpy", "scipy", "pillow"),
 )
 # Config entries that older runs do not have, and what they were then.
-_ADDED = {"model": "air", "inference.patch_size": 0, "inference.patch_features": 32}
+_ADDED = {
+    **{"model": "air", "inference.place_span": 1.0},
+    **{"inference.patch_size": 0, "inference.patch_features": 32},
+}
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -77,6 +77,7 @@ def get_config() -> ConfigDict:
             "place": "regression",
             "place_grid": 16,
             "place_radius": 0.4,
+            "place_span": 1.0,
             # Side of the patches whose features the embedding sees, in pixels; 0 for none.
             "patch_size": 0,
             "patch_features": 32,

@@ -24,6 +24,8 @@ def get_config():
     config.scene.window_size = 16
     config.scene.z_what_size = 8
     config.inference.num_steps = 4
+    # A window of 18 pixels can be centred 15 from the middle, as a sprite of 10 can.
+    config.inference.place_span = 1.7
     # What is left of a shape behind others is small, and has to be told from what a drawn one
     # leaves over, wherever it is (WORKSPACE.md has the measurement).
     config.inference.patch_size = 5

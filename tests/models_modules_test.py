@@ -32,6 +32,14 @@ def test_a_place_is_x_to_the_right_and_y_down_from_the_middle_of_the_image():
     np.testing.assert_allclose(place(peaks((50.0, 7, 2)), 0.4), [[0.75, -0.5]], atol=1e-3)
 
 
+def test_the_map_spans_what_it_is_told_to():
+    module = modules.PlaceMap((), GRID, 0.1, span=1.5)
+    kernel = jnp.eye(GRID**2) / modules._PLACE_GAIN
+    params = {"MLP_0": {"Dense_0": {"kernel": kernel, "bias": jnp.zeros(GRID**2)}}}
+    features = jnp.asarray(peaks((50.0, 8, 0))).reshape(1, -1)
+    np.testing.assert_allclose(module.apply({"params": params}, features), [[1.5, -1.5]], atol=0.01)
+
+
 def test_between_two_places_that_are_as_good_it_is_at_one_of_them():
     logits = peaks((20.0, 1, 4), (20.0, 7, 4))
     assert abs(place(logits, radius=100.0)[0, 0]) < 0.01

@@ -139,6 +139,7 @@ class AIR(nn.Module):
         `modules.PlaceMap`, which needs a scene model with `with_place`.
       place_grid: `grid_size` of the map.
       place_radius: `radius` of the map.
+      place_span: `span` of the map.
       patch_size: of the embedding, see `modules.ImageProjection`; 0 for pixels.
       patch_features: of the embedding.
     """
@@ -156,6 +157,7 @@ class AIR(nn.Module):
     place: str = "regression"  # models that were exported without it do that
     place_grid: int = 16
     place_radius: float = 0.4
+    place_span: float = 1.0
     patch_size: int = 0
     patch_features: int = 32
 
@@ -179,7 +181,7 @@ class AIR(nn.Module):
         self.predict_where = modules.MLP(self.predictor_hidden, 2 * self.scene.pose_size)
         if self.place == "map":
             self.predict_place = modules.PlaceMap(
-                self.predictor_hidden, self.place_grid, self.place_radius
+                self.predictor_hidden, self.place_grid, self.place_radius, self.place_span
             )
         self.predict_pres = modules.MLP(self.predictor_hidden, 1, bias=self.presence_logit)
         self.encoder = modules.Encoder(self.encoder_hidden, self.scene.z_what_size)

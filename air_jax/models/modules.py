@@ -33,7 +33,7 @@ class MLP(nn.Module):
 
 
 class PlaceMap(nn.Module):
-    """A place in the image by a local soft-argmax: features `[B, D]` to `(x, y)`, `[B, 2]`.
+    """A shift `(t_x, t_y)` by a local soft-argmax: features `[B, D]` to places `[B, 2]`.
 
     The centre of mass of a softmax over a grid of places, weighed down by the distance from its
     peak. A place that is regressed, or averaged over the whole grid, lies between two objects where
@@ -42,19 +42,22 @@ class PlaceMap(nn.Module):
 
     Attributes:
       hidden: widths of the hidden layers from the features to the map.
-      grid_size: places on each side of the grid, which spans -1 to 1, the whole image.
-      radius: standard deviation of the weights about the peak, in units of half an image side.
+      grid_size: places on each side of the grid.
+      radius: standard deviation of the weights about the peak, in units of half a window side.
+      span: the grid's greatest shift, likewise: windows of scale s are centred at most at `span / s`
+        of half an image side from the middle.
     """
 
     hidden: Sequence[int]
     grid_size: int
     radius: float
+    span: float = 1.0
 
     @nn.compact
     def __call__(self, features: jax.Array) -> jax.Array:
         chex.assert_rank(features, 2)
         logits = _PLACE_GAIN * MLP(self.hidden, self.grid_size**2)(features)
-        side = jnp.linspace(-1.0, 1.0, self.grid_size)
+        side = jnp.linspace(-self.span, self.span, self.grid_size)
         places = jnp.stack(jnp.meshgrid(side, side), axis=-1).reshape(-1, 2)
         peak = places[logits.argmax(axis=-1)]
         squared_distance = jnp.square(places - peak[:, None]).sum(-1)
