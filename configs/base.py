@@ -81,6 +81,8 @@ def get_config() -> ConfigDict:
             # Side of the patches whose features the embedding sees, in pixels; 0 for none.
             "patch_size": 0,
             "patch_features": 32,
+            # Units of each patch's own evidence for an object there; 0 for none.
+            "evidence": 0,
         }
     )
 

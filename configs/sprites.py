@@ -30,6 +30,7 @@ def get_config():
     # leaves over, wherever it is (WORKSPACE.md has the measurement).
     config.inference.patch_size = 5
     config.inference.patch_features = 64
+    config.inference.evidence = 32
     config.inference.encoder_hidden = (400,)
     config.scene.decoder_hidden = (400,)
     # A filled shape in three channels explains many hundred nats, a digit three hundred: dearer

@@ -142,6 +142,9 @@ class AIR(nn.Module):
       place_span: `span` of the map.
       patch_size: of the embedding, see `modules.ImageProjection`; 0 for pixels.
       patch_features: of the embedding.
+      evidence: units that each patch of the error canvas has beside that, seen with its neighbours:
+        they speak for the places in it on the map, and the greatest of each unit for one more
+        object. 0 for none. Not in the paper (WORKSPACE.md has the measurement).
     """
 
     scene: Scene2D
@@ -160,6 +163,7 @@ class AIR(nn.Module):
     place_span: float = 1.0
     patch_size: int = 0
     patch_features: int = 32
+    evidence: int = 0
 
     def setup(self):
         if self.variant not in ("air", "dair"):
@@ -181,18 +185,29 @@ class AIR(nn.Module):
         self.predict_where = modules.MLP(self.predictor_hidden, 2 * self.scene.pose_size)
         if self.place == "map":
             self.predict_place = modules.PlaceMap(
-                self.predictor_hidden, self.place_grid, self.place_radius, self.place_span
+                self.predictor_hidden,
+                self.place_grid,
+                self.place_radius,
+                self.place_span,
+                self.scene.scale_prior[0],
             )
+        if self.evidence:
+            self.neighbourhoods = modules.Neighbourhoods(self.patch_size, self.evidence)
         self.predict_pres = modules.MLP(self.predictor_hidden, 1, bias=self.presence_logit)
         self.encoder = modules.Encoder(self.encoder_hidden, self.scene.z_what_size)
 
-    def q_pose(self, hidden: jax.Array) -> distrax.MultivariateNormalDiag:
-        """q(z_where_i | h_i) over the pose latent, event shape `(P,)`."""
+    def q_pose(self, hidden: jax.Array, error: jax.Array) -> distrax.MultivariateNormalDiag:
+        """q(z_where_i | h_i) over the pose latent, event shape `(P,)`.
+
+        Args:
+          hidden: h_i, `[B, hidden_size]`.
+          error: the error canvas before the step, `[B, H, W, C]`, of which the map takes evidence.
+        """
         loc, scale = jnp.split(self.predict_where(hidden), 2, axis=-1)
         prior = self.scene.prior_pose()
         loc = prior.loc + loc
         if self.place == "map":
-            loc = self.scene.with_place(loc, self.predict_place(hidden))
+            loc = self.scene.with_place(loc, self.predict_place(hidden, self._evidence(error)))
         scale = nn.softplus(scale) + 1e-4
         return distrax.MultivariateNormalDiag(loc, scale * prior.scale_diag)
 
@@ -268,7 +283,14 @@ class AIR(nn.Module):
         if self.variant == "dair":
             projected = self.projection(error)
         lstm = self.cell(memory.lstm, projected, memory.latents)
-        return memory._replace(lstm=lstm), error, self.predict_pres(lstm[1])[:, 0]
+        features, evidence = lstm[1], self._evidence(error)
+        if evidence is not None:
+            features = jnp.concatenate([features, evidence.max((1, 2))], axis=-1)
+        return memory._replace(lstm=lstm), error, self.predict_pres(features)[:, 0]
+
+    def _evidence(self, error: jax.Array) -> jax.Array | None:
+        """Features of the error canvas's neighbourhoods, `[B, h, w, evidence]`, if any."""
+        return self.neighbourhoods(error) if self.evidence else None
 
     def look(
         self,
@@ -293,7 +315,7 @@ class AIR(nn.Module):
         prior_pose, prior_what = self.scene.prior_pose(), self.scene.prior_what()
 
         # q(z_where_i | h_i)
-        q_pose = self.q_pose(memory.lstm[1])
+        q_pose = self.q_pose(memory.lstm[1], error)
         pose = q_pose.loc + q_pose.scale_diag * noise[0]
         z_where = self.scene.pose_to_where(pose)
 

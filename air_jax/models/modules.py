@@ -8,6 +8,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from air_jax.models import spatial_transformer
+
 # With it the maps are peaked enough, from the first steps on, for their places to differ.
 _PLACE_GAIN = 8.0
 
@@ -33,7 +35,7 @@ class MLP(nn.Module):
 
 
 class PlaceMap(nn.Module):
-    """A shift `(t_x, t_y)` by a local soft-argmax: features `[B, D]` to places `[B, 2]`.
+    """A shift `(t_x, t_y)` by a local soft-argmax over a map of places.
 
     The centre of mass of a softmax over a grid of places, weighed down by the distance from its
     peak. A place that is regressed, or averaged over the whole grid, lies between two objects where
@@ -44,25 +46,68 @@ class PlaceMap(nn.Module):
       hidden: widths of the hidden layers from the features to the map.
       grid_size: places on each side of the grid.
       radius: standard deviation of the weights about the peak, in units of half a window side.
-      span: the grid's greatest shift, likewise: windows of scale s are centred at most at `span / s`
+      span: the greatest shift, likewise: windows of scale s are centred at most at `span / s`
         of half an image side from the middle.
+      scale: s of the windows whose centres the places are, where features of neighbourhoods add to
+        the map.
     """
 
     hidden: Sequence[int]
     grid_size: int
     radius: float
     span: float = 1.0
+    scale: float = 1.0
 
     @nn.compact
-    def __call__(self, features: jax.Array) -> jax.Array:
+    def __call__(self, features: jax.Array, neighbourhoods: jax.Array | None = None) -> jax.Array:
+        """Chooses a place for each image.
+
+        Args:
+          features: `[B, D]`.
+          neighbourhoods: features of the image's neighbourhoods, `[B, h, w, F]`, each of which
+            speaks for the places that lie in it; None for none.
+
+        Returns:
+          `(t_x, t_y)`, `[B, 2]`.
+        """
         chex.assert_rank(features, 2)
-        logits = _PLACE_GAIN * MLP(self.hidden, self.grid_size**2)(features)
+        logits = MLP(self.hidden, self.grid_size**2)(features)
         side = jnp.linspace(-self.span, self.span, self.grid_size)
+        if neighbourhoods is not None:
+            evidence = nn.Dense(1, name="evidence")(neighbourhoods)
+            # A window with the shift t is centred at -t / s.
+            evidence = spatial_transformer.sample(evidence, -side / self.scale)
+            logits = logits + evidence.reshape(logits.shape)
+        logits = _PLACE_GAIN * logits
         places = jnp.stack(jnp.meshgrid(side, side), axis=-1).reshape(-1, 2)
         peak = places[logits.argmax(axis=-1)]
         squared_distance = jnp.square(places - peak[:, None]).sum(-1)
         weights = nn.softmax(logits - squared_distance / (2 * self.radius**2))
         return jnp.dot(weights, places, precision=jax.lax.Precision.HIGHEST)
+
+
+class Neighbourhoods(nn.Module):
+    """Features of an image's patches, each seen with the eight around it.
+
+    Two layers with weights that all places share: `[B, H, W, C]` to `[B, H / S, W / S, F]`. The
+    same as two convolutions, but as products of matrices: inside a loop XLA compiles convolutions
+    for CPUs to something many times slower.
+
+    Attributes:
+      patch_size: S.
+      features: F, ReLU units of both layers.
+    """
+
+    patch_size: int
+    features: int
+
+    @nn.compact
+    def __call__(self, images: jax.Array) -> jax.Array:
+        maps = nn.relu(nn.Dense(self.features)(cut_patches(images, self.patch_size)))
+        height, width = maps.shape[1:3]
+        padded = jnp.pad(maps, ((0, 0), (1, 1), (1, 1), (0, 0)))
+        around = [padded[:, y : y + height, x : x + width] for y in range(3) for x in range(3)]
+        return nn.relu(nn.Dense(self.features)(jnp.concatenate(around, axis=-1)))
 
 
 class ImageProjection(nn.Module):

@@ -47,6 +47,22 @@ def resample(images: jax.Array, rows: jax.Array, columns: jax.Array) -> jax.Arra
     return jnp.einsum("bwx,bhxc->bhwc", columns, images, precision=_PRECISION)
 
 
+def sample(maps: jax.Array, coordinates: jax.Array) -> jax.Array:
+    """Reads maps at a grid of places, the same for all of them; zero beyond the border.
+
+    Args:
+      maps: float32 `[B, H, W, C]`.
+      coordinates: of the grid's rows, which are also those of its columns, in [-1, 1], `[G]`.
+
+    Returns:
+      `[B, G, G, C]`.
+    """
+    chex.assert_rank([maps, coordinates], [4, 1])
+    batch, height, width = maps.shape[:3]
+    rows, columns = (_bilinear_weights(coordinates, size) for size in (height, width))
+    return resample(maps, *(jnp.broadcast_to(x, (batch, *x.shape)) for x in (rows, columns)))
+
+
 def attend(images: jax.Array, z_where: jax.Array, *, window_size: int) -> jax.Array:
     """Reads the window `z_where` of each image (x_att in AIR, Fig. 2).
 
