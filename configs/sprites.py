@@ -2,7 +2,7 @@
 
     python -m air_jax.main --config=configs/sprites.py --workdir=runs/sprites
 
-About a quarter of an hour on one CPU core. `air_jax.experiments.occlusion` measures it by how much
+About ten minutes on one CPU core. `air_jax.experiments.occlusion` measures it by how much
 the shapes hide of each other, and compares the two compositions (results/occlusion/).
 """
 
@@ -39,5 +39,5 @@ def get_config():
     config.prior.end = 1e-9
     config.optimizer.learning_rate = 8e-4
     config.optimizer.clip_norm = 5_000.0
-    config.train.num_steps = 9_000
+    config.train.num_steps = 3_000
     return config
