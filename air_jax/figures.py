@@ -103,7 +103,9 @@ def reconstruction_rows(
     check_shape("z_pres", z_pres, (num_rows, num_images, num_steps))
 
     # Inches. Placed by hand: laying out a hundred axes automatically takes seconds.
-    tile, pitch, left, top = 0.9, 0.96, 0.85, 0.1
+    tile, pitch, top = 0.9, 0.96, 0.1
+    # Room for the longest label beside the rows, and for the rows' title.
+    left = max(0.85, 0.3 + 0.085 * max(len(label) for label in (*labels, "data")))
     width = max(left + num_images * pitch + 0.04, 3.4)
     columns, bottom = _legend_grid(num_steps, width)
     height = top + (num_rows + 1) * pitch + bottom

@@ -80,8 +80,8 @@ def check_data(folder: pathlib.Path, description: Mapping[str, Any]) -> None:
     path = folder / "run.json"
     if not path.exists():
         return
-    begun = _without_folder(json.loads(path.read_text())[0]["data"])
-    given = _without_folder(json.loads(json.dumps(description)))
+    begun = without_folder(json.loads(path.read_text())[0]["data"])
+    given = without_folder(json.loads(json.dumps(description)))
     if begun != given:
         raise ValueError(
             f"{folder} was begun with other data; choose another --workdir or the same data:\n"
@@ -137,7 +137,8 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _without_folder(description: Mapping[str, Any]) -> dict[str, Any]:
+def without_folder(description: Mapping[str, Any]) -> dict[str, Any]:
+    """A dataset's description but for where it lies, which is another place elsewhere."""
     return {name: value for name, value in description.items() if name != "folder"}
 
 

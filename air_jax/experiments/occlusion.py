@@ -99,7 +99,7 @@ def run(
     results = {
         **provenance.surroundings(),
         "config": dict(config),
-        "data": dataset.description,
+        "data": provenance.without_folder(dataset.description),
         "measurements": rows,
         "summary": occlusion_report.summarise(rows),
     }

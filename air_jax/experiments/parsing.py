@@ -156,7 +156,7 @@ def run(
         "arguments": sys.argv[1:],
         **provenance.surroundings(),
         "config": dict(config),
-        "data": dataset.description,
+        "data": provenance.without_folder(dataset.description),
         "measurements": rows,
         "summary": summary,
         "worth": parsing_report.worth(summary),
