@@ -36,7 +36,7 @@ def get_config():
     # A filled shape in three channels explains many hundred nats, a digit three hundred: dearer
     # too.
     config.prior.start = 1e-15
-    config.prior.end = 1e-9
+    config.prior.end = 1e-14
     config.optimizer.learning_rate = 8e-4
     config.optimizer.clip_norm = 5_000.0
     config.train.num_steps = 3_000
