@@ -196,6 +196,19 @@ def test_with_a_map_the_windows_are_centred_where_it_says(variant):
     np.testing.assert_allclose(trace.z_where[..., 1:], expected, atol=1e-3)
 
 
+@VARIANTS
+def test_evidence_decides_about_places_and_about_one_more_object(variant):
+    air = tiny.create(variant, place="map", patch_size=3, evidence=3)
+    params, images = tiny.init(air), tiny.images(4)
+
+    def sums(params):
+        trace = tiny.run(air, params, images, posterior_mean_noise(4, air))
+        return trace.presence_logit[:, 0].sum(), trace.z_where[:, 0, 1:].sum()
+
+    for gradients in jax.jacobian(sums)(params):
+        assert any(np.any(leaf != 0) for leaf in jax.tree.leaves(gradients["neighbourhoods"]))
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

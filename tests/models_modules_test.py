@@ -1,5 +1,6 @@
 """The map of places, and the embedding of images."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -90,3 +91,28 @@ def test_patches_share_their_features():
     outputs = [projection.apply({"params": params}, batch) for batch in (images, moved)]
     np.testing.assert_allclose(*outputs, atol=1e-6)
     assert np.abs(outputs[0]).max() > 0
+
+
+def test_neighbourhoods_are_two_convolutions():
+    module = modules.Neighbourhoods(patch_size=2, features=5)
+    images = np.random.default_rng(0).random((2, 6, 8, 3), np.float32)
+    params = module.init(jax.random.key(0), images)["params"]
+    found = module.apply({"params": params}, images)
+    maps = jnp.asarray(images)
+    for layer, side, stride in (("Dense_0", 2, 2), ("Dense_1", 3, 1)):
+        kernel = params[layer]["kernel"].reshape(side, side, -1, 5)
+        same = {"params": {"kernel": kernel, "bias": params[layer]["bias"]}}
+        maps = nn.relu(nn.Conv(5, (side, side), strides=stride).apply(same, maps))
+    assert found.shape == (2, 3, 4, 5)
+    np.testing.assert_allclose(found, maps, atol=1e-5)
+
+
+def test_evidence_speaks_for_the_place_that_it_lies_in():
+    # Windows of half the image's side; the grid has every quarter of a window's half.
+    module = modules.PlaceMap((), 17, 0.1, span=2.0, scale=2.0)
+    neighbourhoods = jnp.zeros((1, 4, 4, 2)).at[0, 1, 3].set(20.0)
+    params = module.init(jax.random.key(0), jnp.ones((1, 6)), neighbourhoods)["params"]
+    params["evidence"]["kernel"] = jnp.ones((2, 1))
+    found = module.apply({"params": params}, jnp.zeros((1, 6)), neighbourhoods)
+    # The patch is centred at (0.75, -0.25), and the window at -t / s.
+    np.testing.assert_allclose(found, [[-1.5, 0.5]], atol=0.01)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.ndimage
 
-from air_jax.models.spatial_transformer import attend, place, window_box
+from air_jax.models.spatial_transformer import attend, place, sample, window_box
 
 
 def blob(size, centre, width=3.0):
@@ -97,3 +97,12 @@ def test_window_box_of_the_whole_image():
 def test_wrong_ranks_are_refused():
     with pytest.raises(AssertionError):
         attend(jnp.ones((20, 20, 1)), jnp.ones((1, 3)), window_size=5)
+
+
+def test_sample_reads_between_pixel_centres_and_zero_beyond_the_border():
+    maps = np.random.default_rng(0).random((2, 4, 4, 3), np.float32)
+    centres = jnp.array([-0.75, -0.25, 0.25, 0.75])
+    np.testing.assert_allclose(sample(maps, centres), maps, atol=1e-6)
+    (middle,) = np.split(sample(maps, jnp.zeros(1)), 1)
+    np.testing.assert_allclose(middle[:, 0, 0], maps[:, 1:3, 1:3].mean((1, 2)), atol=1e-6)
+    np.testing.assert_array_equal(sample(maps, jnp.array([-1.5, 1.5])), 0.0)

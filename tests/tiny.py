@@ -37,6 +37,8 @@ def create(variant="air", *, num_steps=2, channels=1, **changes) -> AIR:
         "place": "regression",
         "place_grid": 5,
         "place_radius": 0.4,
+        "patch_size": 0,
+        "evidence": 0,
     }
     scene |= {name: value for name, value in changes.items() if name in scene}
     inference |= {name: value for name, value in changes.items() if name in inference}
