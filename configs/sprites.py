@@ -2,9 +2,9 @@
 
     python -m air_jax.main --config=configs/sprites.py --workdir=runs/sprites
 
-About ten minutes on one CPU core. Expected count accuracy on the test scenes: 95.2 and 95.6 % (seeds
-100, with which the prior was chosen, and 101). `air_jax.experiments.occlusion` measures it by how
-much the shapes hide of each other (results/occlusion/).
+About ten minutes on one CPU core. Expected count accuracy on the test scenes: 95.2 and 95.6 %
+(seeds 100, with which the prior was chosen, and 101). `air_jax.experiments.occlusion` measures it
+by how much the shapes hide of each other (results/occlusion/).
 """
 
 from configs import dair
