@@ -18,30 +18,29 @@ def finished(tmp_path_factory):
     arguments = ["--config=configs/sprites.py", f"--workdir={workdir}", "--smoke"]
     arguments += ["--config.data.cache_dir=", "--config.data.image_size=30"]
     arguments += ["--config.data.sprite_size=(8, 14)", "--config.scene.window_size=12"]
+    arguments += ["--config.inference.num_steps=3", "--config.inference.evidence=4"]
+    arguments += ["--config.inference.encoder_hidden=(9,)", "--config.scene.decoder_hidden=(9,)"]
     # Otherwise none would have learned to use a step, and no object would be drawn.
     arguments += ["--config.inference.presence_logit=5.0", "--config.prior.start=0.5"]
     occlusion.main(arguments)
     return workdir, arguments
 
 
-def test_every_composition_and_seed_is_measured_by_overlap_and_drawn(finished):
+def test_every_composition_is_measured_by_overlap_and_drawn(finished):
     workdir, _ = finished
     results = json.loads((workdir / "occlusion.json").read_text())
     rows = results["measurements"]
     for composition in ("additive", "layered"):
-        for seed in (0, 1):
-            those = [
-                row for row in rows if (row["composition"], row["seed"]) == (composition, seed)
-            ]
-            assert those[0]["overlap"] == occlusion_report.ALL
-            # Scenes of two or three sprites, a half of all.
-            assert sum(row["num_images"] for row in those[1:]) == those[0]["num_images"] / 2
-            folder = workdir / composition / f"seeds_{seed}"
-            evaluation = json.loads((folder / "evaluation.json").read_text())
-            assert those[0]["count_accuracy"] == evaluation["count_accuracy"]
-            for row in those[1:]:
-                part = evaluation["by_overlap"][row["overlap"]]
-                assert row["average_precision_50"] == part["average_precision_50"]
+        those = [row for row in rows if (row["composition"], row["seed"]) == (composition, 0)]
+        assert those[0]["overlap"] == occlusion_report.ALL
+        # Scenes of two or three sprites, a half of all.
+        assert sum(row["num_images"] for row in those[1:]) == those[0]["num_images"] / 2
+        file = workdir / composition / "seeds_0" / "evaluation.json"
+        evaluation = json.loads(file.read_text())
+        assert those[0]["count_accuracy"] == evaluation["count_accuracy"]
+        for row in those[1:]:
+            part = evaluation["by_overlap"][row["overlap"]]
+            assert row["average_precision_50"] == part["average_precision_50"]
     with open(workdir / "occlusion.csv", newline="") as file:
         assert len(list(csv.DictReader(file))) == len(rows)
     assert (workdir / "table.md").read_text() == compare.table([workdir])

@@ -133,12 +133,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--only", choices=list(COMPOSITIONS), help="trains one composition, by default both"
     )
-    parser.add_argument("--smoke", action="store_true", help="a try: two seeds, few steps, images")
+    parser.add_argument("--smoke", action="store_true", help="a try: one seed, few steps, images")
     given, config = arguments.parse(parser, argv)
     if given.smoke:
         config = ablation.change(config, runs.SMOKE)
     options: dict[str, Any] = {
-        "seeds": range(2) if given.smoke else given.seeds,
+        "seeds": range(1) if given.smoke else given.seeds,
         "num_processes": given.processes,
         "compositions": [given.only] if given.only else list(COMPOSITIONS),
     }
