@@ -78,7 +78,9 @@ def test_scenes_with_much_overlap_are_shown(finished):
     scenes = create_dataset(**config["data"]).test
     shown = occlusion.much_hidden(scenes)
     places = [np.flatnonzero((scenes.images == image).all((1, 2, 3)))[0] for image in shown]
-    assert (scenes.hidden[places].max(-1) >= 0.4).all()
+    # Of those with 0.4 and more none is better than another; where they are few, the next follow.
+    hidden = np.minimum(scenes.hidden.max(-1), 0.4)
+    np.testing.assert_array_equal(np.sort(hidden[places]), np.sort(hidden)[-9:])
 
 
 def test_finished_runs_are_reported_whichever_composition_is_asked_for(finished, monkeypatch):
