@@ -21,12 +21,17 @@ autoencoder and, as far as there are, another model of AIR and DRAW. The workdir
     representation.png    accuracy against labels
     table.md              labels needed for 90 %, accuracies, each code's reconstruction error
 
-They are written anew after each representation, so that an interrupted run leaves what it has.
+    parts/               what was measured of each representation
+
+They are written anew after each representation. The same command goes on with the representations
+that have no part yet, and `--only` measures some of them, so that several processes, or machines
+with the same models, can share the work in one workdir.
 """
 
 import argparse
 import functools
 import itertools
+import json
 import pathlib
 import statistics
 import sys
@@ -56,6 +61,9 @@ from air_jax.experiments.generalization import find_models
 from air_jax.files import write_atomically
 from air_jax.inference import Model
 from air_jax.writer import write_json
+
+_AUTOENCODER, _PIXELS = "autoencoder", "CNN on pixels"
+NAMES = ("AIR", "DRAW", _AUTOENCODER, _PIXELS)
 
 # Of a config's data: what makes two models' images alike.
 _SAME_SCENES = ("source", "image_size", "counts", "digit_scale", "noise")
@@ -126,7 +134,11 @@ class _Contender(NamedTuple):
 
 
 def run(
-    air: Sequence[pathlib.Path], draw: Sequence[pathlib.Path], workdir: str, plan: Plan
+    air: Sequence[pathlib.Path],
+    draw: Sequence[pathlib.Path],
+    workdir: str,
+    plan: Plan,
+    only: Sequence[str] = NAMES,
 ) -> dict[str, Any]:
     """Measures all representations.
 
@@ -135,13 +147,16 @@ def run(
       draw: likewise of DRAW; none leaves DRAW out.
       workdir: folder of the results, created if absent.
       plan: what to measure.
+      only: the representations to measure, of `NAMES`; those that have been measured in the workdir
+        before are taken from there.
 
     Returns:
       What `representation.json` holds.
 
     Raises:
       ValueError: if a folder holds no model or one of another kind, models were trained on
-        different scenes or on none of digits, or the plan contradicts itself.
+        different scenes or on none of digits, the plan contradicts itself, or the workdir holds
+        results of another plan or other models.
       CheckpointError: if a model is damaged.
     """
     plan.check()
@@ -150,6 +165,13 @@ def run(
         models["DRAW"] = _load(draw, DrawModel, "DRAW")
     config = next(iter(models["AIR"].values())).config
     _check_scenes(config, models)
+    names = [name for name in NAMES if name in models or name in (_AUTOENCODER, _PIXELS)]
+    question = {
+        "plan": {**plan._asdict(), "budget": plan.budget._asdict()},
+        "trained_on": {name: config["data"][name] for name in _SAME_SCENES},
+    }
+    parts = {name: _Part(pathlib.Path(workdir), name, question, models.get(name)) for name in names}
+    measured = {name: part.read() for name, part in parts.items()}
     scenes = representation.two_digit_scenes(
         config["data"],
         num_train=plan.sizes[-1],
@@ -161,38 +183,81 @@ def run(
         task: Inputs(**{name: those[task] for name, those in of_split.items()})
         for task in representation.TASKS
     }
-    results: dict[str, Any] = {
-        "arguments": sys.argv[1:],
-        **provenance.surroundings(),
-        "plan": {**plan._asdict(), "budget": plan.budget._asdict()},
-        "trained_on": {name: config["data"][name] for name in _SAME_SCENES},
-        "chance": {task: _chance(part.test) for task, part in labels.items()},
-        "models": {},
-        "code_sizes": {},
-        "reconstruction_error": {},
-        "measurements": [],
-        "trials": [],
-    }
     creators: dict[str, Callable[[], _Contender]] = {
         name: functools.partial(_of_models, those, scenes, plan) for name, those in models.items()
     }
-    creators["autoencoder"] = functools.partial(_autoencoders, config, scenes, plan)
-    creators["CNN on pixels"] = functools.partial(_pixels, scenes, plan)
-    for name, create in creators.items():
-        contender = create()
-        results["models"][name] = contender.note
-        results["code_sizes"][name] = contender.code_sizes
-        results["reconstruction_error"][name] = (
-            tables.spread(contender.errors) if contender.errors else None
-        )
-        for task in representation.TASKS:
-            measured, trials = _measure(name, contender, task, labels[task], plan)
-            results["measurements"] += measured
-            results["trials"] += trials
-        results["summary"] = representation_report.summarise(results["measurements"])
-        _write(results, pathlib.Path(workdir))
+    creators[_AUTOENCODER] = functools.partial(_autoencoders, config, scenes, plan)
+    creators[_PIXELS] = functools.partial(_pixels, scenes, plan)
+    chance = {task: _chance(part.test) for task, part in labels.items()}
+    for name in names:
+        if name in only and measured[name] is None:
+            parts[name].write(_measure(name, creators[name](), labels, plan))
+        # Another process may have measured others meanwhile.
+        measured = {name: part.read() for name, part in parts.items()}
+        found = {name: part for name, part in measured.items() if part is not None}
+        if found:
+            results = _together(question, chance, found)
+            _write(results, pathlib.Path(workdir))
+    if not found:
+        raise ValueError(f"nothing to measure: only is {only}, and there are {', '.join(names)}.")
     logging.info("results in %s\n%s", workdir, representation_report.table(results))
     return results
+
+
+class _Part:
+    """What was measured of one representation, in a file of the workdir."""
+
+    def __init__(
+        self,
+        workdir: pathlib.Path,
+        name: str,
+        question: Mapping[str, Any],
+        models: Mapping[str, Any] | None,
+    ):
+        self._file = workdir / "parts" / f"{name.replace(' ', '_').lower()}.json"
+        given = None if models is None else list(models)
+        # As JSON has it, where tuples are lists.
+        self._question = json.loads(json.dumps({**question, "models": given}))
+
+    def read(self) -> dict[str, Any] | None:
+        """None if there is nothing yet.
+
+        Raises:
+          ValueError: if it was another question that was answered.
+        """
+        if not self._file.exists():
+            return None
+        found = json.loads(self._file.read_text(encoding="utf-8"))
+        for name, value in self._question.items():
+            if found["question"][name] != value:
+                raise ValueError(
+                    f"{self._file} was measured with {name} {found['question'][name]}, not with "
+                    f"{value}; choose another --workdir, or remove that file."
+                )
+        return found
+
+    def write(self, measured: Mapping[str, Any]) -> None:
+        write_json(self._file, {"question": self._question, **measured})
+
+
+def _together(
+    question: Mapping[str, Any], chance: Mapping[str, float], parts: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What `representation.json` holds, of the parts that there are."""
+    measurements = list(itertools.chain(*(part["measurements"] for part in parts.values())))
+    return {
+        "arguments": sys.argv[1:],
+        **provenance.surroundings(),
+        **question,
+        "chance": dict(chance),
+        **{
+            of_each: {name: part[of_each] for name, part in parts.items()}
+            for of_each in ("models", "code_sizes", "reconstruction_error")
+        },
+        "measurements": measurements,
+        "trials": list(itertools.chain(*(part["trials"] for part in parts.values()))),
+        "summary": representation_report.summarise(measurements),
+    }
 
 
 def _load(experiments: Sequence[pathlib.Path], kind: type, wanted: str) -> dict[str, Any]:
@@ -277,6 +342,24 @@ def _pixels(scenes: Mapping[str, Scenes], plan: Plan) -> _Contender:
 
 
 def _measure(
+    name: str, contender: _Contender, labels: Mapping[str, Inputs], plan: Plan
+) -> dict[str, Any]:
+    """Of one representation: all tasks, and what it is."""
+    measurements, trials = [], []
+    for task in representation.TASKS:
+        rows, tried = _measure_task(name, contender, task, labels[task], plan)
+        measurements += rows
+        trials += tried
+    return {
+        "models": contender.note,
+        "code_sizes": contender.code_sizes,
+        "reconstruction_error": tables.spread(contender.errors) if contender.errors else None,
+        "measurements": measurements,
+        "trials": trials,
+    }
+
+
+def _measure_task(
     name: str, contender: _Contender, task: str, labels: Inputs, plan: Plan
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Chooses hyper-parameters for every size with the first seed, and measures all seeds."""
@@ -349,6 +432,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--autoencoder-steps", type=int, default=plan.autoencoder_steps, help="training steps"
     )
+    parser.add_argument(
+        "--only", nargs="+", choices=NAMES, default=NAMES, help="measure these; default all"
+    )
     parser.add_argument("--smoke", action="store_true", help="a try: few images, steps and trials")
     given = parser.parse_args(argv)
     plan = plan._replace(
@@ -358,7 +444,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         budget=plan.budget._replace(trials=given.trials, max_rounds=given.rounds),
     )
     program.finish(
-        lambda: run(given.air, given.draw, given.workdir, SMOKE if given.smoke else plan)
+        lambda: run(
+            given.air, given.draw, given.workdir, SMOKE if given.smoke else plan, given.only
+        )
     )
 
 
