@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from air_jax import export, tables
-from air_jax.experiments import representation, representation_report
+from air_jax.experiments import contenders, representation, representation_report
 from air_jax.models.draw import DRAW
 from tests import draw_test, loop_test
 from tests.tiny import model_params
@@ -50,7 +50,7 @@ def test_every_representation_is_measured_and_written(models, tmp_path):
     written = json.loads((tmp_path / "representation.json").read_text())
     names = ["AIR", "DRAW", "autoencoder", "CNN on pixels"]
     assert list(written["summary"]) == names
-    plan = representation.SMOKE
+    plan = contenders.SMOKE
     # Each representation, both tasks.
     assert len(written["measurements"]) == 4 * 2 * len(plan.sizes) * plan.num_seeds
     assert len(written["trials"]) == 4 * 2 * len(plan.sizes) * plan.budget.trials
@@ -66,10 +66,23 @@ def test_every_representation_is_measured_and_written(models, tmp_path):
     assert "pixels" in text and "| sum | 20 |" in text
     assert (tmp_path / "representation.png").stat().st_size > 1000
 
+    # Of the parts, those that are there are not measured again, and one that is missing is.
+    parts = tmp_path / "parts"
+    stems = sorted(file.stem for file in parts.iterdir())
+    assert stems == ["air", "autoencoder", "cnn_on_pixels", "draw"]
+    kept = (parts / "autoencoder.json").read_text()
+    (parts / "air.json").unlink()
+    representation.main([*map(str, arguments), "--smoke", "--only", "AIR", "autoencoder"])
+    assert (parts / "autoencoder.json").read_text() == kept
+    again = json.loads((tmp_path / "representation.json").read_text())
+    assert again["measurements"] == written["measurements"]
+    with pytest.raises(SystemExit):
+        representation.main([*map(str, arguments), "--only", "AIR"])
+
 
 def test_what_cannot_be_compared_is_refused(models, tmp_path):
     def run(air, draw=()):
-        representation.run(air, draw, str(tmp_path / "results"), representation.SMOKE)
+        representation.run(air, draw, str(tmp_path / "results"), contenders.SMOKE)
 
     with pytest.raises(ValueError, match="another kind of model than AIR or DAIR"):
         run([models / "draw"])
@@ -77,7 +90,7 @@ def test_what_cannot_be_compared_is_refused(models, tmp_path):
     with pytest.raises(ValueError, match=r"trained with data.counts \[1\]"):
         run([models / "air", tmp_path / "other"])
     with pytest.raises(ValueError, match="they must ascend"):
-        representation.Plan(sizes=(100, 100)).check()
+        contenders.Plan(sizes=(100, 100)).check()
     assert not (tmp_path / "results").exists()
 
 

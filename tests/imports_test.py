@@ -40,6 +40,7 @@ LAYERS = (
         "experiments.generalization_report",
         "experiments.occlusion_report",
         "experiments.parsing_report",
+        "experiments.contenders",
         "experiments.representation_report",
     },
     {"experiments.compare"},

@@ -33,17 +33,14 @@ import functools
 import itertools
 import json
 import pathlib
-import statistics
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
-import jax
 import numpy as np
 from absl import logging
 
 from air_jax import (
-    autoencoder,
     classification,
     figures,
     kinds,
@@ -52,11 +49,10 @@ from air_jax import (
     representation,
     tables,
 )
-from air_jax.classification import Budget, Inputs
-from air_jax.data.dataset import create_dataset
-from air_jax.data.scenes import Scenes
+from air_jax.classification import Inputs
 from air_jax.draw import DrawModel
-from air_jax.experiments import representation_report
+from air_jax.experiments import contenders, representation_report
+from air_jax.experiments.contenders import SMOKE, Contender, Plan
 from air_jax.experiments.generalization import find_models
 from air_jax.files import write_atomically
 from air_jax.inference import Model
@@ -67,70 +63,6 @@ NAMES = ("AIR", "DRAW", _AUTOENCODER, _PIXELS)
 
 # Of a config's data: what makes two models' images alike.
 _SAME_SCENES = ("source", "image_size", "counts", "digit_scale", "noise")
-
-
-class Plan(NamedTuple):
-    """What is measured.
-
-    Attributes:
-      sizes: numbers of labelled images, ascending.
-      num_seeds: of each representation.
-      num_validation: scenes by which hyper-parameters are chosen.
-      num_test: scenes that are reported.
-      code_sizes: lengths of the autoencoder's code.
-      autoencoder_steps: training steps of each autoencoder.
-      budget: of each classifier.
-    """
-
-    sizes: tuple[int, ...] = (100, 300, 1_000, 3_000, 10_000, 30_000)
-    num_seeds: int = 3
-    num_validation: int = 2_000
-    num_test: int = 5_000
-    code_sizes: tuple[int, ...] = (50, 100, 200)
-    autoencoder_steps: int = 4_000
-    budget: Budget = Budget()
-
-    def check(self) -> None:
-        """Raises ValueError if there is nothing to measure, or sizes do not ascend."""
-        if not self.sizes or self.sizes[0] < 1 or sorted(set(self.sizes)) != list(self.sizes):
-            raise ValueError(f"sizes is {self.sizes}; they must ascend, from 1 at least.")
-        counted = {
-            "seeds": self.num_seeds,
-            "trials": self.budget.trials,
-            "rounds": self.budget.max_rounds,
-        }
-        for name, value in counted.items():
-            if value < 1:
-                raise ValueError(f"{name} is {value}; it must be at least 1.")
-
-
-SMOKE = Plan(
-    sizes=(20, 40),
-    num_seeds=2,
-    num_validation=40,
-    num_test=40,
-    code_sizes=(3,),
-    autoencoder_steps=4,
-    budget=Budget(trials=1, max_rounds=2, steps_per_round=3, batch_size=8),
-)
-
-
-class _Contender(NamedTuple):
-    """A representation.
-
-    Attributes:
-      family: of its classifiers, see `classification.SIZES`.
-      seeds: of each seed, the inputs that its hyper-parameters may choose from.
-      errors: reconstruction errors of the test scenes, one for each model; empty for none.
-      code_sizes: lengths of the code that there are; None for pixels.
-      note: what its models are, JSON-able.
-    """
-
-    family: str
-    seeds: Sequence[Sequence[Inputs]]
-    errors: Sequence[float]
-    code_sizes: Sequence[int] | None
-    note: Any
 
 
 def run(
@@ -183,11 +115,12 @@ def run(
         task: Inputs(**{name: those[task] for name, those in of_split.items()})
         for task in representation.TASKS
     }
-    creators: dict[str, Callable[[], _Contender]] = {
-        name: functools.partial(_of_models, those, scenes, plan) for name, those in models.items()
+    creators: dict[str, Callable[[], Contender]] = {
+        name: functools.partial(contenders.of_models, those, scenes, plan)
+        for name, those in models.items()
     }
-    creators[_AUTOENCODER] = functools.partial(_autoencoders, config, scenes, plan)
-    creators[_PIXELS] = functools.partial(_pixels, scenes, plan)
+    creators[_AUTOENCODER] = functools.partial(contenders.autoencoders, config, scenes, plan)
+    creators[_PIXELS] = functools.partial(contenders.pixels, scenes, plan)
     chance = {task: _chance(part.test) for task, part in labels.items()}
     for name in names:
         if name in only and measured[name] is None:
@@ -287,62 +220,8 @@ def _chance(labels: np.ndarray) -> float:
     return float(np.bincount(labels).max() / len(labels))
 
 
-def _of_models(models: Mapping[str, Any], scenes: Mapping[str, Scenes], plan: Plan) -> _Contender:
-    """Codes of trained models; seeds take them in turn."""
-    used = dict(list(models.items())[: plan.num_seeds])
-    images = scenes["test"].images
-    codes, errors = [], []
-    for folder, model in used.items():
-        codes.append(representation.codes(model, scenes))
-        reconstructions = model.infer(images).reconstructions
-        errors.append(representation.reconstruction_error(images, reconstructions))
-        logging.info("%s: squared error %.2f", folder, errors[-1])
-    return _Contender(
-        family="mlp",
-        seeds=[[codes[seed % len(codes)]] for seed in range(plan.num_seeds)],
-        errors=errors,
-        code_sizes=sorted({part.train.shape[1] for part in codes}),
-        note=list(used),
-    )
-
-
-def _autoencoders(
-    config: Mapping[str, Any], scenes: Mapping[str, Scenes], plan: Plan
-) -> _Contender:
-    """Trains autoencoders of all lengths of code, for each seed, on what AIR was trained on."""
-    images = create_dataset(**config["data"]).train.images
-    test = scenes["test"].images
-    seeds = []
-    errors: dict[int, list[float]] = {size: [] for size in plan.code_sizes}
-    for seed in range(plan.num_seeds):
-        key = jax.random.key(seed)
-        variants = []
-        for size in plan.code_sizes:
-            model = autoencoder.train_autoencoder(
-                images,
-                code_size=size,
-                key=jax.random.fold_in(key, size),
-                num_steps=plan.autoencoder_steps,
-            )
-            codes = {name: model.encode(part.images) for name, part in scenes.items()}
-            variants.append(Inputs(**codes))
-            error = representation.reconstruction_error(test, model.reconstruct(test))
-            errors[size].append(error)
-            logging.info("autoencoder %d, seed %d: squared error %.2f", size, seed, error)
-        seeds.append(variants)
-    by_size = {str(size): tables.spread(found) for size, found in errors.items()}
-    # The table's is that of the best reconstructions.
-    best = min(errors.values(), key=statistics.fmean)
-    return _Contender("mlp", seeds, best, plan.code_sizes, {"reconstruction_error": by_size})
-
-
-def _pixels(scenes: Mapping[str, Scenes], plan: Plan) -> _Contender:
-    images = Inputs(**{name: part.images for name, part in scenes.items()})
-    return _Contender("cnn", [[images]] * plan.num_seeds, [], None, None)
-
-
 def _measure(
-    name: str, contender: _Contender, labels: Mapping[str, Inputs], plan: Plan
+    name: str, contender: Contender, labels: Mapping[str, Inputs], plan: Plan
 ) -> dict[str, Any]:
     """Of one representation: all tasks, and what it is."""
     measurements, trials = [], []
@@ -360,7 +239,7 @@ def _measure(
 
 
 def _measure_task(
-    name: str, contender: _Contender, task: str, labels: Inputs, plan: Plan
+    name: str, contender: Contender, task: str, labels: Inputs, plan: Plan
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Chooses hyper-parameters for every size with the first seed, and measures all seeds."""
     trials = classification.draw_trials(
