@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from air_jax import control_variates, objectives
 from air_jax.control_variates import CENTRINGS, Moments
 from air_jax.distributions import UnaryCode, reached
-from air_jax.models.air import AIR, Noise, Trace, sample_noise
+from air_jax.models.air import AIR, Noise, Trace
 from air_jax.models.modules import Baseline
 from air_jax.objectives import LossOutput
 
@@ -46,7 +46,7 @@ def reinforce(
     mask = reached(trace.z_pres)
     signal = _downstream_signal(trace, prior)
     centred = control_variates.centre(signal, mask, centring=centring, moments=moments)
-    score = (centred * trace.posterior.log_prob_steps(trace.z_pres)).sum(-1)
+    score = (centred * trace.log_q_decisions()).sum(-1)
     return -(_pathwise(trace, prior) + score), control_variates.observe(signal, mask)
 
 
@@ -100,7 +100,7 @@ def nvil(
     if centring == "leave_one_out":
         chex.assert_rank(centred, 3)
         centred = centred - control_variates.leave_one_out(jnp.where(known, centred, 0.0))
-    score = jnp.where(known, centred * trace.posterior.log_prob_steps(trace.z_pres), 0.0).sum(-1)
+    score = jnp.where(known, centred * trace.log_q_decisions(), 0.0).sum(-1)
 
     error = jnp.where(known, (gain - mean) / deviation - baseline, 0.0)
     baseline_loss = jnp.square(error).sum(-1)
@@ -145,7 +145,7 @@ def vimco(
     signal = jnp.broadcast_to(signal[..., None], mask.shape)
     centring = "none" if centring == "leave_one_out" else centring
     centred = control_variates.centre(signal, mask, centring=centring, moments=moments)
-    score = (centred * trace.posterior.log_prob_steps(trace.z_pres)).sum((0, -1))
+    score = (centred * trace.log_q_decisions()).sum((0, -1))
     return -(bound + score), bound, control_variates.observe(signal, mask)
 
 
@@ -168,6 +168,24 @@ def enumerate_counts(trace: Trace, prior: UnaryCode) -> jax.Array:
     return -(jnp.exp(log_q) * elbo).sum(-1)
 
 
+def enumerate_identities(traces: Trace, prior: UnaryCode) -> jax.Array:
+    """The exact expectation over the identity of a scene's only object.
+
+    `-sum_k q(k) (log p(x, k | z_k) - KLs - log q(k))`, z_k the pose sampled for the identity k. Of
+    more objects there would be K^N paths.
+
+    Args:
+      traces: a pass for every identity, each forced, leaves `[K, B, ...]`, N = 1 and z_pres = 1.
+      prior: p(z_pres), logits `[1]`.
+
+    Returns:
+      Loss `[B]`.
+    """
+    terms = _each_sample(objectives.elbo_terms, traces, prior)
+    assert traces.log_q_what is not None, "z_what is not categorical"
+    return -(jnp.exp(traces.log_q_what[..., 0]) * terms["elbo"]).sum(0)
+
+
 def _each_sample(
     function: Callable[[Trace, UnaryCode], Any], trace: Trace, prior: UnaryCode
 ) -> Any:
@@ -183,9 +201,10 @@ def _downstream_signal(trace: Trace, prior: UnaryCode) -> jax.Array:
 
 
 def _pathwise(trace: Trace, prior: UnaryCode) -> jax.Array:
-    """The ELBO without log q(z_pres), whose own gradient has zero mean, `[(K,) B]`."""
+    """The ELBO without log q of the decisions, whose own gradient has zero mean, `[(K,) B]`."""
     terms = _each_sample(objectives.elbo_terms, trace, prior)
-    return terms["log_p_x"] + terms["log_p_pres"] - terms["kl_where"] - terms["kl_what"]
+    value = terms["log_p_x"] + terms["log_p_pres"] - terms["kl_where"] - terms["kl_what"]
+    return value - terms["kl_scene"] if "kl_scene" in terms else value
 
 
 def initial_statistics(estimator: str, num_steps: int) -> Any:
@@ -202,10 +221,10 @@ def draw_noise(keys: jax.Array, air: AIR, num_samples: int) -> Noise:
       num_samples: K. Of two numbers above 1, the larger draws the samples of the smaller first.
     """
     if num_samples == 1:
-        return sample_noise(keys, air)
+        return air.sample_noise(keys)
     fold_in = jax.vmap(jax.random.fold_in, in_axes=(0, None))
     keys = jax.vmap(fold_in, in_axes=(None, 0))(keys, jnp.arange(num_samples))
-    return jax.vmap(lambda keys: sample_noise(keys, air))(keys)
+    return jax.vmap(air.sample_noise)(keys)
 
 
 def run_samples(

@@ -8,14 +8,19 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from air_jax import draw, evaluate, export, inference
+from air_jax import draw, evaluate, evaluate3d, export, inference, inverse_graphics
 from air_jax.checkpoint import CheckpointError
+from air_jax.data import dataset
+from air_jax.data.dataset import Dataset
 from air_jax.data.scenes import Scenes
+from air_jax.data.tabletop import create_tabletop
 from air_jax.distributions import create_prior
 from air_jax.models.air import AIR
+from air_jax.models.air3d import AIR3D
 from air_jax.models.draw import DRAW
 from air_jax.models.modules import Baseline
 from air_jax.models.scene2d import Scene2D
+from air_jax.models.scene3d import Scene3D
 from air_jax.train import Training, create_air_training, create_optimizer
 from air_jax.trained import Inference, TrainedModel
 
@@ -43,6 +48,7 @@ class Kind(NamedTuple):
     """What belongs to one kind of model.
 
     Attributes:
+      data: what the section `data` becomes, from which a `Dataset` comes.
       scalars: entries of a config that only this kind reads.
       sections: likewise; `evaluation` holds the options of `evaluate`.
       create_training: from these scalars and sections, `num_train_steps`, `image_size`, `channels`
@@ -53,6 +59,7 @@ class Kind(NamedTuple):
       warnings: what is allowed in a config and yet seldom meant, in sentences.
     """
 
+    data: Section
     scalars: frozenset[str]
     sections: Mapping[str, Section]
     create_training: Callable[..., Training]
@@ -83,6 +90,7 @@ _EVALUATION = Section(evaluate.evaluate, frozenset({"model", "scenes", "key"}))
 
 KINDS = {
     "air": Kind(
+        data=Section(dataset.create_dataset),
         scalars=frozenset({"estimator", "num_samples", "centring"}),
         sections={
             "scene": Section(Scene2D, _IMAGE | _MODULE),
@@ -99,6 +107,7 @@ KINDS = {
         warnings=_air_warnings,
     ),
     "draw": Kind(
+        data=Section(dataset.create_dataset),
         scalars=frozenset(),
         sections={
             "draw": Section(DRAW, _IMAGE | _MODULE),
@@ -111,6 +120,24 @@ KINDS = {
         create_model=draw.create_model,
         evaluate=evaluate.evaluate,
         validate=evaluate.validation_scalars,
+        warnings=lambda config: [],
+    ),
+    "air3d": Kind(
+        data=Section(create_tabletop),
+        scalars=frozenset({"estimator", "num_samples", "centring"}),
+        sections={
+            "scene": Section(Scene3D, _IMAGE | _MODULE),
+            "inference": Section(AIR3D, _MODULE | {"scene"}),
+            "baseline": Section(Baseline, _MODULE, frozenset({"decay"})),
+            "prior": Section(create_prior, frozenset({"num_steps"})),
+            "exploration": Section(inverse_graphics.create_exploration),
+            "optimizer": Section(create_optimizer, frozenset({"num_steps"})),
+            "evaluation": Section(evaluate3d.evaluate, frozenset({"model", "scenes", "key"})),
+        },
+        create_training=inverse_graphics.create_training,
+        create_model=inverse_graphics.create_model,
+        evaluate=evaluate3d.evaluate,
+        validate=evaluate3d.validation_scalars,
         warnings=lambda config: [],
     ),
 }
@@ -169,6 +196,16 @@ def create_training(config: Config, **options: Any) -> Training:
     )
 
 
+def create_dataset(config: Config) -> Dataset:
+    """The scenes that a run of the config is trained and judged on.
+
+    Raises:
+      ValueError: if an option is out of range.
+      FileNotFoundError: if the data are not there.
+    """
+    return of(config).data.function(**config["data"])
+
+
 def create_model(config: Config, params: Any) -> TrainedModel:
     """A model from its config (plain types, as exported, with `image`) and parameters."""
     return of(config).create_model(config, params)
@@ -181,7 +218,8 @@ def load(directory: str | Path) -> TrainedModel:
       directory: a run's workdir, or the folder `model` inside it.
 
     Returns:
-      An `inference.Model` of AIR or DAIR, a `draw.DrawModel` of DRAW.
+      An `inference.Model` of AIR or DAIR, a `draw.DrawModel` of DRAW, an
+      `inverse_graphics.Model3D` of AIR through a renderer.
 
     Raises:
       CheckpointError: if the folder holds no model, a damaged one or one with other settings.

@@ -35,7 +35,7 @@ import numpy as np
 from absl import logging
 
 from air_jax import checkpoint, export, gallery, kinds, parallel, provenance, sections, writer
-from air_jax.data.dataset import Dataset, create_dataset
+from air_jax.data.dataset import Dataset
 from air_jax.data.scenes import Scenes
 from air_jax.evaluate import summary
 from air_jax.interruption import Interrupted, Signals
@@ -115,7 +115,7 @@ def run(config: Mapping[str, Any], workdir: str) -> list[dict[str, Any]]:
         provenance.check_config(folder, config, RESUMABLE)
     for warning in kinds.of(config).warnings(config):
         logging.warning("%s", warning)
-    dataset = create_dataset(**config["data"])
+    dataset = kinds.create_dataset(config)
     logging.info("data: %s", provenance.describe(dataset.description))
     if first_step:
         provenance.check_data(folder, dataset.description)
@@ -143,7 +143,9 @@ def run(config: Mapping[str, Any], workdir: str) -> list[dict[str, Any]]:
     provenance.record(folder, config, dataset.description, resumed=first_step > 0)
 
     # A part of them: validation shall be short beside the training.
-    validation = Scenes(*(x[: options.validation_images] for x in dataset.validation))
+    validation = type(dataset.validation)(
+        *(x[: options.validation_images] for x in dataset.validation)
+    )
     monitor = Monitor(
         seeds,
         validation,
@@ -193,7 +195,7 @@ def evaluate_run(config: Mapping[str, Any], workdir: str) -> list[dict[str, Any]
     seeds = create_seeds(config, folder)
     models = [export.load_model(seed.folder / "model") for seed in seeds]
     provenance.check_config(folder, config, RESUMABLE)
-    dataset = create_dataset(**config["data"])
+    dataset = kinds.create_dataset(config)
     logging.info("data: %s", provenance.describe(dataset.description))
     provenance.check_data(folder, dataset.description)
     options = {**config["evaluation"], "iwae_images": len(dataset.test.images)}

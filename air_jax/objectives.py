@@ -32,7 +32,8 @@ def elbo_terms(trace: Trace, prior: UnaryCode) -> dict[str, jax.Array]:
     """The ELBO at the sampled n and what it is made of, each `[B]`.
 
     `elbo = log_p_x + log_p_pres - log_q_pres - kl_where - kl_what`, where z_where and z_what enter
-    by their closed-form KL, summed over the objects present.
+    by their closed-form KL, summed over the objects present. A categorical z_what enters by
+    `log_p_what - log_q_what` at the sample instead, and what the whole scene shares by `kl_scene`.
 
     Args:
       trace: a pass of the inference network.
@@ -46,7 +47,15 @@ def elbo_terms(trace: Trace, prior: UnaryCode) -> dict[str, jax.Array]:
         "kl_what": (trace.z_pres * trace.kl_what).sum(-1),
     }
     elbo = terms["log_p_x"] + terms["log_p_pres"] - terms["log_q_pres"]
-    return {"elbo": elbo - terms["kl_where"] - terms["kl_what"], **terms}
+    elbo = elbo - terms["kl_where"] - terms["kl_what"]
+    if trace.log_q_what is not None:
+        terms["log_p_what"] = (trace.z_pres * trace.log_p_what).sum(-1)
+        terms["log_q_what"] = (trace.z_pres * trace.log_q_what).sum(-1)
+        elbo = elbo + terms["log_p_what"] - terms["log_q_what"]
+    if trace.kl_scene is not None:
+        terms["kl_scene"] = trace.kl_scene
+        elbo = elbo - terms["kl_scene"]
+    return {"elbo": elbo, **terms}
 
 
 def elbo_per_count(trace: Trace, prior: UnaryCode) -> jax.Array:
@@ -73,8 +82,8 @@ def downstream_signal(trace: Trace, prior: UnaryCode) -> jax.Array:
     """What the decision of step i still influences: the signal of its score function, `[B, N]`.
 
     `log_p_x + sum_{j >= i} (log p(z_pres_j) - log q(z_pres_j) - z_pres_j KL_j)`, KL_j that of
-    z_where and z_what together. The terms of the steps before i are fixed when step i
-    decides (AIR, Sec. 2.2; NVIL, Sec. 2.2).
+    z_where and z_what together, log q - log p of a z_what that is categorical. The terms of the
+    steps before i are fixed when step i decides (AIR, Sec. 2.2; NVIL, Sec. 2.2).
 
     Args:
       trace: a pass of the inference network.
@@ -85,6 +94,8 @@ def downstream_signal(trace: Trace, prior: UnaryCode) -> jax.Array:
         - trace.posterior.log_prob_steps(trace.z_pres)
         - trace.z_pres * (trace.kl_where + trace.kl_what)
     )
+    if trace.log_q_what is not None:
+        step_terms = step_terms + trace.z_pres * (trace.log_p_what - trace.log_q_what)
     downstream = jnp.cumsum(step_terms[:, ::-1], axis=-1)[:, ::-1]
     return trace.at_count(trace.log_p_x)[:, None] + downstream
 
@@ -97,8 +108,11 @@ def log_weight(trace: Trace, prior: UnaryCode) -> jax.Array:
       prior: p(z_pres), logits `[N]`.
     """
     log_ratio = trace.z_pres * (trace.log_ratio_where + trace.log_ratio_what)
+    if trace.log_q_what is not None:
+        log_ratio = log_ratio + trace.z_pres * (trace.log_p_what - trace.log_q_what)
     log_ratio_pres = prior.log_prob(trace.z_pres) - trace.posterior.log_prob(trace.z_pres)
-    return trace.at_count(trace.log_p_x) + log_ratio_pres + log_ratio.sum(-1)
+    log_weight = trace.at_count(trace.log_p_x) + log_ratio_pres + log_ratio.sum(-1)
+    return log_weight if trace.log_ratio_scene is None else log_weight + trace.log_ratio_scene
 
 
 def iwae(log_weights: jax.Array) -> jax.Array:

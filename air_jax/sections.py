@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from air_jax import kinds
-from air_jax.data.dataset import create_dataset
 from air_jax.kinds import Section
 
 _SCALARS = {"model", "seed", "num_seeds"}
@@ -75,7 +74,7 @@ def check(config: Mapping[str, Any]) -> None:
         valid ones.
     """
     kind = kinds.of(config)
-    sections = {"data": Section(create_dataset), "train": Section(Options), **kind.sections}
+    sections = {"data": kind.data, "train": Section(Options), **kind.sections}
     _compare("the config", config.keys(), sections.keys() | _SCALARS | kind.scalars)
     for name, section in sections.items():
         arguments = inspect.signature(section.function).parameters.keys()

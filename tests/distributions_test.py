@@ -117,3 +117,39 @@ def test_bad_priors_are_refused(change):
     options = {"name": "geometric", "start": 0.1, "end": 0.1, "steps": 10, "num_steps": 3}
     with pytest.raises(ValueError, match=str(next(iter(change.values())))):
         distributions.create_prior(**{**options, **change})
+
+
+@pytest.mark.parametrize("scale", [0.02, 0.3, 0.59, 0.61, 1.5, 3.0])
+def test_wrapped_normal_is_a_density_on_the_circle_with_its_entropy(scale):
+    law = distributions.WrappedNormal(jnp.array(2.9), jnp.array(scale))
+    width = min(np.pi, 9 * scale)  # all of it, and where it is narrow no more
+    angles = np.linspace(-width, width, 20_001) + 2.9
+    log_density = np.asarray(law.log_prob(jnp.array(angles)), np.float64)
+    density = np.exp(log_density)
+    np.testing.assert_allclose(np.trapezoid(density, angles), 1.0, rtol=1e-3)
+    kl = np.trapezoid(density * (log_density + np.log(2 * np.pi)), angles)
+    np.testing.assert_allclose(law.kl_from_uniform(), kl, rtol=2e-3, atol=2e-4)
+    # Any representative of an angle will do.
+    np.testing.assert_allclose(law.log_prob(0.4), law.log_prob(0.4 - 2 * np.pi), rtol=1e-4)
+
+
+def test_wrapped_normal_is_the_sum_over_all_turns():
+    law = distributions.WrappedNormal(jnp.array(0.5), jnp.array(1.2))
+    turns = 2 * np.pi * np.arange(-20, 21)
+    expected = np.log(scipy.stats.norm(0.5, 1.2).pdf(-2.8 + turns).sum())
+    np.testing.assert_allclose(law.log_prob(-2.8), expected, rtol=1e-5)
+
+
+def test_wrapped_normal_samples_and_gradients():
+    law = distributions.WrappedNormal(jnp.array([0.5, 3.0]), jnp.array(0.8))
+    samples = np.asarray(law.sample(seed=jax.random.key(0), sample_shape=(20_000,)))
+    assert samples.shape == (20_000, 2)
+    # The first trigonometric moment of a wrapped normal is exp(i loc - scale^2 / 2).
+    moment = np.exp(1j * samples).mean(0)
+    np.testing.assert_allclose(moment, np.exp(1j * np.array([0.5, 3.0]) - 0.32), atol=0.02)
+
+    def kl(scale):
+        return distributions.WrappedNormal(jnp.zeros(()), scale).kl_from_uniform()
+
+    for scale in (0.01, 0.599, 0.601, 2.5):
+        assert np.isfinite(jax.grad(kl)(scale)) and jax.grad(kl)(scale) < 0

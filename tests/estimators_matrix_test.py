@@ -95,7 +95,8 @@ def written_trace(params, z_pres):
     counts = z_pres.sum(-1)
     c_0, c_1, c_2 = params["function"]
     per_step = jnp.ones_like(z_pres)
-    fields = dict.fromkeys(Trace._fields, jnp.zeros((*counts.shape, 1)))
+    required = [name for name in Trace._fields if name not in Trace._field_defaults]
+    fields = dict.fromkeys(required, jnp.zeros((*counts.shape, 1)))
     # What the canvas before step i explains: any function of the step.
     before = jnp.array([-4.0, 2.0]) * per_step
     fields |= {

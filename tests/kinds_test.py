@@ -27,7 +27,7 @@ def test_a_config_from_before_there_were_kinds_is_airs():
 
 
 def test_an_unknown_kind_is_refused_with_the_valid_ones():
-    with pytest.raises(ValueError, match="model is 'vae'; valid names are 'air', 'draw'"):
+    with pytest.raises(ValueError, match="model is 'vae'; valid names are 'air', 'draw', 'air3d'"):
         kinds.of({"model": "vae"})
 
 

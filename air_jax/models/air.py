@@ -50,6 +50,11 @@ class Trace(NamedTuple):
       glimpses: what each step read, `[B, N, h, w, C]`.
       windows: what each step draws in its window, `[B, N, h, w, C]`.
       objects: the same, placed in an empty image, `[B, N, H, W, C]`.
+      log_q_what, log_p_what: of a categorical z_what, int32 `[B, N]` then, nats, before masking,
+        `[B, N]`; None where z_what is continuous.
+      what_log_probs: of a categorical z_what, log q of every value, `[B, N, K]`; None likewise.
+      z_scene: what the whole scene shares (a camera), `[B, G]`; None where there is no such thing,
+        as for its `kl_scene` and `log_ratio_scene`, nats, `[B]`.
     """
 
     z_pres: jax.Array
@@ -67,6 +72,12 @@ class Trace(NamedTuple):
     glimpses: jax.Array
     windows: jax.Array
     objects: jax.Array
+    log_q_what: jax.Array | None = None
+    log_p_what: jax.Array | None = None
+    what_log_probs: jax.Array | None = None
+    z_scene: jax.Array | None = None
+    kl_scene: jax.Array | None = None
+    log_ratio_scene: jax.Array | None = None
 
     @property
     def scores_every_count(self) -> bool:
@@ -82,6 +93,11 @@ class Trace(NamedTuple):
     def counts(self) -> jax.Array:
         """n of the sampled `z_pres`, int32 `[B]`."""
         return self.z_pres.sum(-1).astype(jnp.int32)
+
+    def log_q_decisions(self) -> jax.Array:
+        """log q of what each step decides, nats, `[B, N]`: presence, and a categorical z_what."""
+        log_q = self.posterior.log_prob_steps(self.z_pres)
+        return log_q if self.log_q_what is None else log_q + self.z_pres * self.log_q_what
 
     def at_count(self, values: jax.Array) -> jax.Array:
         """Picks the sampled n from `log_p_x` or `canvases`, `[B, S, ...]`: `[B, ...]`."""
@@ -195,6 +211,10 @@ class AIR(nn.Module):
             self.neighbourhoods = modules.Neighbourhoods(self.patch_size, self.evidence)
         self.predict_pres = modules.MLP(self.predictor_hidden, 1, bias=self.presence_logit)
         self.encoder = modules.Encoder(self.encoder_hidden, self.scene.z_what_size)
+
+    def sample_noise(self, keys: jax.Array) -> Noise:
+        """See `sample_noise` of this module."""
+        return sample_noise(keys, self)
 
     def q_pose(self, hidden: jax.Array, error: jax.Array) -> distrax.MultivariateNormalDiag:
         """q(z_where_i | h_i) over the pose latent, event shape `(P,)`.

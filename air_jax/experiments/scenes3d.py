@@ -1,0 +1,281 @@
+"""One solid, its identity and its pose, found in four ways (paper, Sec. 3.2, figure 6, left).
+
+    python -m air_jax.experiments.scenes3d --config=configs/scene3d_object.py \
+        --seeds=100:103 --workdir=runs/scenes3d
+
+    AIR                  trained from images alone, as the config says
+    AIR, enumerated      the same with the exact expectation over identities in place of the score
+                         function
+    supervised, raw      the same layers trained on true identities and poses; the yaw is predicted
+                         as a number, as the paper's network does it
+    supervised, folded   likewise, but the yaw as a direction modulo the object's symmetry
+    optimisation         no learning: for every image, descent of the likelihood from random poses
+                         of every identity, through the same renderer
+
+The AIR models are ordinary runs in folders of the workdir; the same command resumes them. All are
+measured on the same test scenes; the optimisation takes the first `--search-images` of them, and
+so does the table of what it reaches in how much time. The workdir gets
+
+    scenes3d.json        every measurement, means with deviations over seeds
+    scenes3d.csv         a line for each method and seed
+    table.md             the means
+    scenes3d.png         scenes and what each method makes of them
+"""
+
+import argparse
+import pathlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from absl import logging
+
+from air_jax import (
+    evaluate3d,
+    figures,
+    files,
+    inverse_graphics,
+    kinds,
+    pose_search,
+    program,
+    provenance,
+    supervised,
+    tables,
+    writer,
+)
+from air_jax.data.tabletop import Scenes3D
+from air_jax.experiments import ablation, arguments, runs, scenes3d_report
+from air_jax.inverse_graphics import Model3D, Objects3D
+from air_jax.models.scene3d import Scene3D
+
+_NUM_SHOWN = 9
+_TIMED = 256  # images in a batch whose inference is timed
+VARIANTS: dict[str, ablation.Changes] = {
+    "AIR": {},
+    "AIR, enumerated": {"estimator": "enumerate"},
+}
+SUPERVISED = {"supervised, raw": "raw", "supervised, folded": "folded"}
+SEARCH = "optimisation"
+SMOKE: dict[str, Any] = {
+    "data.num_train": 64,
+    "data.num_validation": 12,
+    "data.num_test": 24,
+    "data.supersampling": 1,
+    "inference.hidden_size": 16,
+    "inference.embedding_size": 16,
+    "train.batch_size": 8,
+    "train.num_steps": 20,
+    "train.steps_per_call": 10,
+    "train.log_every": 10,
+    "train.evaluate_every": 20,
+    "train.checkpoint_every": 20,
+    "train.validation_images": 12,
+    "evaluation.iwae_images": 0,
+}
+
+
+class Effort(NamedTuple):
+    """What the two that are not ordinary runs may spend.
+
+    Attributes:
+      supervised_steps: training steps of a supervised network.
+      search_images: test images that are optimised.
+      restarts: of each identity.
+      iterations: of each start.
+      record_every: iterations between two measurements.
+    """
+
+    supervised_steps: int = 6_000
+    search_images: int = 200
+    restarts: int = 3
+    iterations: int = 200
+    record_every: int = 20
+
+
+SMOKE_EFFORT = Effort(
+    supervised_steps=50, search_images=4, restarts=1, iterations=4, record_every=2
+)
+
+
+def run(
+    config: Mapping[str, Any],
+    workdir: str,
+    *,
+    seeds: range,
+    effort: Effort,
+    num_processes: int = 1,
+    variants: Sequence[str] = tuple(VARIANTS),
+) -> dict[str, Any]:
+    """Trains what is not trained yet and compares.
+
+    Args:
+      config: of AIR through a renderer with one step; its seed is not used.
+      workdir: folder of the experiment.
+      seeds: of the models, ascending by one.
+      effort: of the others.
+      num_processes: programs at a time, see `runs.train`.
+      variants: of `VARIANTS`, to be trained; those that are finished are reported too.
+
+    Returns:
+      What `scenes3d.json` holds.
+
+    Raises:
+      ValueError: if the config's model is of another kind, its scenes have not one object each,
+        there is no seed, the workdir holds runs of another config, or a run diverged.
+      Interrupted: after SIGTERM or SIGINT, once every run has saved its state.
+    """
+    kinds.require(config, "air3d")
+    if list(config["data"]["counts"]) != [1]:
+        raise ValueError(
+            f"data.counts is {config['data']['counts']}: these are comparisons on scenes of one "
+            "object; use configs/scene3d_object.py."
+        )
+    dataset, target = kinds.create_dataset(config), pathlib.Path(workdir)
+    # What else there may be of a scene, the loop does not know.
+    training, test = (Scenes3D(*part) for part in (dataset.train, dataset.test))
+    programs = {
+        name: runs.plan(ablation.change(config, changes), target / _folder(name), seeds)
+        for name, changes in VARIANTS.items()
+    }
+    runs.train([one for name in variants for one in programs[name]], num_processes)
+    rows: list[dict[str, Any]] = []
+    shown: dict[str, np.ndarray] = {}
+
+    def record(name: str, seed: int, found: Objects3D, scenes: Scenes3D, **more: Any) -> None:
+        measured = evaluate3d.measure(found, scenes, scene.view)
+        rows.append({"method": name, "seed": seed, **more, **measured})
+        shown.setdefault(name, found.reconstructions[:_NUM_SHOWN])
+        logging.info("%s, seed %d: %s", name, seed, scenes3d_report.sentence(rows[-1]))
+
+    scene = _scene(config, test)
+    for name, those in programs.items():
+        for one in those:
+            if not one.finished:
+                continue
+            evaluation = one.require_evaluation(one.seeds[0])
+            model = kinds.load(one.folder)
+            assert isinstance(model, Model3D)
+            found = model.infer(test.images)
+            seconds = _seconds(model.infer, test.images)
+            extra = {"elbo": evaluation["elbo"], "seconds_per_image": seconds}
+            record(name, one.seeds[0], found, test, **extra)
+    for name, rotation in SUPERVISED.items():
+        for seed in seeds:
+            network = supervised.train_supervised(
+                training,
+                scene=scene,
+                inference=config["inference"],
+                rotation=rotation,
+                key=jax.random.key(seed),
+                num_steps=effort.supervised_steps,
+            )
+            identities, poses = network.predict(test.images)
+            found = inverse_graphics.as_objects(scene, identities[:, None], poses[:, None])
+            seconds = _seconds(network.predict, test.images)
+            record(name, seed, found, test, seconds_per_image=seconds)
+    few = Scenes3D(*(part[: effort.search_images] for part in test))
+    search = _search(scene, few, effort, seeds[0])
+    last = search[-1]
+    found = inverse_graphics.as_objects(scene, last.identities[:, None], last.poses[:, None])
+    seconds = last.seconds / len(few.images)
+    record(SEARCH, seeds[0], found, few, seconds_per_image=seconds)
+
+    results = {
+        **provenance.surroundings(),
+        "config": dict(config),
+        "effort": effort._asdict(),
+        "data": provenance.without_folder(dataset.description),
+        "measurements": rows,
+        "search": scenes3d_report.against_time(search, rows),
+        "summary": scenes3d_report.summarise(rows),
+    }
+    writer.write_json(target / "scenes3d.json", results)
+    lines = [scenes3d_report.line(row) for row in rows]
+    files.write_atomically(target / "scenes3d.csv", tables.to_csv(lines).encode())
+    text = scenes3d_report.table(results)
+    files.write_atomically(target / "table.md", text.encode())
+    pictures = scenes3d_report.pictures(test.images[:_NUM_SHOWN], shown)
+    figures.save(pictures, target / "scenes3d.png")
+    logging.info("results in %s\n%s", workdir, text)
+    return results
+
+
+def _folder(name: str) -> str:
+    return name.replace(", ", "_").lower()
+
+
+def _scene(config: Mapping[str, Any], scenes: Scenes3D) -> Scene3D:
+    """The scene model of the config, by which the others render too."""
+    image = {"image_size": scenes.images.shape[1], "channels": scenes.images.shape[3]}
+    return inverse_graphics.create_scene_model(config["scene"], **image)
+
+
+def _seconds(function: Callable[[np.ndarray], Any], images: np.ndarray) -> float:
+    """Median time of an image of a batch, without compilation."""
+    batch = images[:_TIMED]
+    function(batch)
+    durations = []
+    for _ in range(5):
+        began = time.perf_counter()
+        function(batch)
+        durations.append(time.perf_counter() - began)
+    return float(np.median(durations)) / len(batch)
+
+
+def _search(scene: Scene3D, scenes: Scenes3D, effort: Effort, seed: int) -> list[pose_search.Found]:
+    return pose_search.search(
+        scenes.images.astype(np.float32) / 255,
+        scene=scene,
+        key=jax.random.key(seed),
+        restarts=effort.restarts,
+        num_iterations=effort.iterations,
+        record_every=effort.record_every,
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command."""
+    effort = Effort()
+    parser = argparse.ArgumentParser(
+        prog="python -m air_jax.experiments.scenes3d",
+        description="Finds identity and pose of a solid in four ways.",
+    )
+    runs.add_options(parser, seeds="100:103")
+    parser.add_argument(
+        "--only", choices=list(VARIANTS), help="trains one variant of AIR, by default both"
+    )
+    for name, text in (
+        ("supervised_steps", "training steps of a supervised network"),
+        ("search_images", "test images that are optimised"),
+        ("restarts", "of the optimisation, for each identity"),
+        ("iterations", "of each start"),
+    ):
+        parser.add_argument(
+            f"--{name.replace('_', '-')}",
+            type=int,
+            default=getattr(effort, name),
+            help=f"{text}, default {getattr(effort, name):,}",
+        )
+    parser.add_argument("--smoke", action="store_true", help="a try: one seed, few steps, images")
+    given, config = arguments.parse(parser, argv)
+    effort = effort._replace(
+        supervised_steps=given.supervised_steps,
+        search_images=given.search_images,
+        restarts=given.restarts,
+        iterations=given.iterations,
+    )
+    if given.smoke:
+        config, effort = ablation.change(config, SMOKE), SMOKE_EFFORT
+    options: dict[str, Any] = {
+        "seeds": range(1) if given.smoke else given.seeds,
+        "effort": effort,
+        "num_processes": given.processes,
+        "variants": [given.only] if given.only else list(VARIANTS),
+    }
+    program.finish(lambda: run(config, given.workdir, **options))
+
+
+if __name__ == "__main__":
+    main()

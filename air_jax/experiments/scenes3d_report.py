@@ -1,0 +1,147 @@
+"""What `experiments.scenes3d` measured: means over seeds, a table, pictures."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from air_jax import figures, pose_search, tables
+
+MEASURES = (
+    "identity_accuracy",
+    "position_error_pixels",
+    "cube_rotation",
+    "cube_rotation_raw",
+    "cylinder_rotation",
+    "reconstruction_error",
+    "reconstruction_error_cube",
+    "seconds_per_image",
+)
+
+
+def line(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A measurement as a line of the CSV: `method`, `seed` and `MEASURES`.
+
+    Args:
+      row: a method, a seed and what `evaluate3d.measure` gives.
+    """
+    rotation = row.get("rotation", {})
+    flat = {
+        **row,
+        "cube_rotation": rotation.get("cube", {}).get("median"),
+        "cube_rotation_raw": rotation.get("cube", {}).get("raw_median"),
+        "cylinder_rotation": rotation.get("cylinder", {}).get("median"),
+        "reconstruction_error_cube": row["reconstruction_error_per_model"].get("cube"),
+    }
+    return {name: flat.get(name) for name in ("method", "seed", *MEASURES)}
+
+
+def sentence(row: Mapping[str, Any]) -> str:
+    """A measurement in a line for a terminal."""
+    values = {name: value for name, value in line(row).items() if name in MEASURES}
+    return ", ".join(f"{name} {value:.4g}" for name, value in values.items() if value is not None)
+
+
+def summarise(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Method to measure to mean and deviation over the seeds, None for what is not known.
+
+    Args:
+      rows: of every method and seed.
+    """
+    summary: dict[str, Any] = {}
+    for name in dict.fromkeys(row["method"] for row in rows):
+        lines = [line(row) for row in rows if row["method"] == name]
+        values = {
+            measure: [row[measure] for row in lines if row[measure] is not None]
+            for measure in MEASURES
+        }
+        summary[name] = {
+            measure: tables.spread(found) if found else None for measure, found in values.items()
+        }
+    return summary
+
+
+def against_time(
+    search: Sequence[pose_search.Found], rows: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """What the optimisation reaches in how much time, and when it is as good as AIR.
+
+    Args:
+      search: its records, ascending.
+      rows: of every method and seed.
+
+    Returns:
+      `curve`: iterations, seconds an image and mean squared error; `equal_error`: seconds an image
+      until the first record whose mean error is at most that of AIR (None for never), and how many
+      times AIR's time that is.
+    """
+    num_images = len(search[0].errors)
+    curve = [
+        {
+            "iterations": found.iterations,
+            "seconds_per_image": found.seconds / num_images,
+            "reconstruction_error": float(found.errors.mean()),
+            "reconstruction_error_median": float(np.median(found.errors)),
+        }
+        for found in search
+    ]
+    air = [row for row in rows if row["method"] == "AIR"]
+    if not air:
+        return {"curve": curve, "equal_error": None}
+    error = float(np.mean([row["reconstruction_error"] for row in air]))
+    seconds = float(np.median([row["seconds_per_image"] for row in air]))
+    reached = [
+        point["seconds_per_image"] for point in curve if point["reconstruction_error"] <= error
+    ]
+    equal = {
+        "air_error": error,
+        "air_seconds_per_image": seconds,
+        "search_seconds_per_image": reached[0] if reached else None,
+        "times_faster": reached[0] / seconds if reached else None,
+    }
+    return {"curve": curve, "equal_error": equal}
+
+
+def table(results: Mapping[str, Any]) -> str:
+    """Methods one below the other, in Markdown.
+
+    Args:
+      results: what `scenes3d.run` returns.
+    """
+    header = ["method", "seeds", "identity (%)", "position (pixels)", "cube's yaw modulo 90°"]
+    header += ["cube's yaw raw", "cylinder's yaw", "squared error", "of cubes", "ms an image"]
+    lines = []
+    for name, summary in results["summary"].items():
+        lines.append(
+            [
+                name,
+                str(summary["reconstruction_error"]["num"]),
+                tables.show(summary["identity_accuracy"], 2, factor=100),
+                tables.show(summary["position_error_pixels"], 2),
+                tables.show(summary["cube_rotation"], 1),
+                tables.show(summary["cube_rotation_raw"], 1),
+                tables.show(summary["cylinder_rotation"], 1),
+                tables.show(summary["reconstruction_error"], 2),
+                tables.show(summary["reconstruction_error_cube"], 2),
+                tables.show(summary["seconds_per_image"], 2, factor=1000),
+            ]
+        )
+    return tables.markdown(header, lines)
+
+
+def pictures(images: np.ndarray, drawn: Mapping[str, np.ndarray]) -> Figure:
+    """Scenes, and below them what each method makes of them.
+
+    Args:
+      images: uint8 `[n, H, W, 3]`.
+      drawn: by method, `[m, H, W, 3]`, of the first ones; as many are shown as all have.
+    """
+    num_images = min(len(images), *map(len, drawn.values()))
+    images = images[:num_images]
+    drawn = {name: those[:num_images] for name, those in drawn.items()}
+    nothing = np.zeros((len(drawn), num_images, 0, 3), np.float32)
+    absent = np.zeros((len(drawn), num_images, 0), bool)
+    return figures.reconstruction_rows(
+        images, list(drawn), np.stack(list(drawn.values())), nothing, absent
+    )

@@ -1,0 +1,361 @@
+"""AIR through a renderer as a run trains it and a user loads it (paper, Sec. 3.2).
+
+What `train` and `inference` have for the 2-D models.
+"""
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from air_jax import distributions, estimators, objectives, parallel, train, trained
+from air_jax.distributions import UnaryCode
+from air_jax.models.air import Trace
+from air_jax.models.air3d import AIR3D, create_air3d, prior_over_counts
+from air_jax.models.modules import Baseline
+from air_jax.models.scene3d import Scene3D
+from air_jax.objectives import LossOutput
+from air_jax.train import TrainState
+
+
+class Objects3D(NamedTuple):
+    """The scenes of n images: an `Inference`. NumPy arrays.
+
+    Identities are the likeliest ones, poses and camera at their posterior means. N steps; what lies
+    beyond an image's count is what the model would have drawn next.
+
+    Attributes:
+      counts: number of steps before the first with q(z_pres = 1) < 0.5, int32 `[n]`.
+      presence: probability that step i is present, `[n, N]`.
+      identities: place in the catalogue, int32 `[n, N]`.
+      identity_probs: q(z_what_i), `[n, N, K]`.
+      poses: `(x, y, yaw)`, units of length and radians, `[n, N, 3]`.
+      cameras: azimuth and elevation, radians, `[n, 2]`.
+      reconstructions: the scene with `counts` objects, rendered, `[n, H, W, 3]`.
+      elbo_terms: the ELBO and its terms at one sample of the posterior, nats, `[n]` each.
+    """
+
+    counts: np.ndarray
+    presence: np.ndarray
+    identities: np.ndarray
+    identity_probs: np.ndarray
+    poses: np.ndarray
+    cameras: np.ndarray
+    reconstructions: np.ndarray
+    elbo_terms: dict[str, np.ndarray]
+
+
+def create_training(
+    *,
+    estimator: str,
+    scene: Mapping[str, Any],
+    inference: Mapping[str, Any],
+    baseline: Mapping[str, Any],
+    prior: Mapping[str, Any],
+    exploration: Mapping[str, Any],
+    optimizer: Mapping[str, Any],
+    num_samples: int,
+    centring: str,
+    num_train_steps: int,
+    image_size: int,
+    channels: int,
+    freeze_non_finite: bool = False,
+) -> train.Training:
+    """Builds network, loss, optimizer and what makes initial states from their config sections.
+
+    Args:
+      estimator: one of `estimators.NAMES`; "enumerate" sums over the identities of a scene's only
+        object.
+      scene: section of `Scene3D`.
+      inference: section of `AIR3D`.
+      baseline: section of `Baseline`, and `decay`, the weight of the past in its moving moments.
+      prior: section of `distributions.create_prior`.
+      exploration: section of `create_exploration`.
+      optimizer: section of `train.create_optimizer`.
+      num_samples: K of the estimator, see `estimators.create_loss`.
+      centring: of the estimator's score function.
+      num_train_steps: length of the run.
+      image_size: side of the images in pixels.
+      channels: C.
+      freeze_non_finite: see `train.create_train_step`.
+
+    Raises:
+      TypeError: if a section has an unknown key or lacks one.
+      ValueError: if a name is unknown, or the estimator does not fit the network.
+    """
+    air = create_air3d(scene=scene, inference=inference, image_size=image_size, channels=channels)
+    baseline = dict(baseline)
+    decay = baseline.pop("decay")
+    baseline_network = Baseline(**baseline)
+    counts_prior = distributions.create_prior(**prior, num_steps=air.num_steps)
+
+    def presence_prior(step):
+        return prior_over_counts(air, counts_prior(step))
+
+    share = create_exploration(**exploration)
+    if estimator == "enumerate":
+        if air.num_steps > 1 or not air.fixed_count:
+            raise ValueError(
+                "estimator is 'enumerate', which sums over the identities of one object that is "
+                f"known to be there; inference.num_steps is {air.num_steps} and "
+                f"inference.fixed_count {air.fixed_count}. Choose 'nvil'."
+            )
+        surrogate = _create_enumeration(air, presence_prior)
+    else:
+        surrogate = estimators.create_surrogate(
+            estimator,
+            air=air,
+            baseline=baseline_network,
+            prior=presence_prior,
+            num_samples=num_samples,
+            centring=centring,
+        )
+
+    def loss(params, statistics, step, images, keys) -> LossOutput:
+        noise = estimators.draw_noise(keys, air, num_samples)
+        noise = noise._replace(exploration=jnp.full_like(noise.exploration, share(step)))
+        return surrogate(params, statistics, step, images, noise)
+
+    transform = train.create_optimizer(**optimizer, num_steps=num_train_steps)
+    statistics = estimators.initial_statistics(estimator, air.num_steps)
+
+    def init(key: chex.PRNGKey) -> TrainState:
+        key_model, key_baseline = jax.random.split(key)
+        images = jnp.zeros((1, image_size, image_size, channels))
+        params = {"model": air.init(key_model, images, air.mean_noise(1))["params"]}
+        if estimator == "nvil":
+            errors = jnp.zeros((1, air.num_steps, *images.shape[1:]))
+            params["baseline"] = baseline_network.init(key_baseline, errors)["params"]
+        return train.create_state(params, transform, statistics)
+
+    train_step = train.create_train_step(
+        loss,
+        transform,
+        axis_name=parallel.AXIS_NAME,
+        statistics_decay=decay,
+        freeze_non_finite=freeze_non_finite,
+    )
+    return train.Training(train_step, jax.jit(init))
+
+
+def create_exploration(*, start: float, steps: int) -> Callable[[jax.Array], jax.Array]:
+    """The share of the uniform law in q(z_what) as a function of the training step.
+
+    While poses are still far off, the likelihood prefers whatever object shows least; an identity
+    that is given up then is never tried again where it would fit. So identities are tried at random
+    until poses are known. Not in the paper's text (WORKSPACE.md has the measurement).
+
+    Args:
+      start: share at step 0, in [0, 1].
+      steps: after which it is 0, falling linearly.
+
+    Raises:
+      ValueError: if `start` is not in [0, 1] or `steps` is negative.
+    """
+    if not 0 <= start <= 1 or steps < 0:
+        raise ValueError(
+            f"exploration.start is {start}, a share in [0, 1], and exploration.steps {steps}, not "
+            "negative."
+        )
+
+    def share(step: jax.Array) -> jax.Array:
+        left = 1.0 - step / steps if steps else jnp.zeros(())
+        return start * jnp.clip(left, 0.0, 1.0)
+
+    return share
+
+
+def _create_enumeration(air: AIR3D, prior):
+    """The loss of the exact expectation over the identity, as `estimators.create_surrogate`."""
+
+    def surrogate(params, statistics, step, images, noise):
+        def forced(identity):
+            z_what = jnp.full((len(images), 1), identity)
+            return _apply(air, params["model"], images, noise, z_what=z_what)
+
+        traces = jax.vmap(forced)(jnp.arange(air.scene.num_identities))
+        p_pres = prior(step)
+        value = estimators.enumerate_identities(traces, p_pres)
+        # What the terms are worth under q, as those of a sample are on average.
+        weights = jnp.exp(jax.lax.stop_gradient(traces.log_q_what))[..., 0]
+        terms = jax.vmap(lambda trace: objectives.elbo_terms(trace, p_pres))(traces)
+        metrics = {name: (weights * term).sum(0) for name, term in terms.items()}
+        return LossOutput(value, metrics, statistics)
+
+    return surrogate
+
+
+def _apply(air: AIR3D, params: Any, images: jax.Array, noise: Any, **options: Any) -> Trace:
+    trace = air.apply({"params": params}, images, noise, **options)
+    assert isinstance(trace, Trace)  # flax's apply is untyped
+    return trace
+
+
+@functools.partial(jax.jit, static_argnames="air")
+def _infer_batch(air, params, prior_logits, images, keys):
+    """One batch at the posterior's mode, and its ELBO terms at one sample."""
+    mean = _apply(air, params, images, air.mean_noise(len(images)), mode=True)
+    sample = _apply(air, params, images, air.sample_noise(keys))
+    counts = mean.posterior.mode_count()
+    batch_size = len(images)
+    cameras = mean.z_scene
+    if air.scene.camera_is_known:
+        cameras = jnp.broadcast_to(air.scene.prior_camera().loc, (batch_size, 2))
+    return {
+        "counts": counts,
+        "presence": jnp.cumprod(jax.nn.sigmoid(mean.presence_logit), axis=-1),
+        "identities": mean.z_what,
+        "identity_probs": jnp.exp(mean.what_log_probs),
+        "poses": mean.z_where.at[..., 2].set(_wrap(mean.z_where[..., 2])),
+        "cameras": cameras,
+        "reconstructions": mean.canvases[:, 0],
+        "elbo_terms": objectives.elbo_terms(sample, UnaryCode(prior_logits)),
+    }
+
+
+def _wrap(angle: jax.Array) -> jax.Array:
+    """The same angle in [-pi, pi)."""
+    return jnp.mod(angle + jnp.pi, 2 * jnp.pi) - jnp.pi
+
+
+@functools.partial(jax.jit, static_argnames=("air", "num_samples"))
+def _iwae_batch(air, params, prior_logits, images, keys, num_samples):
+    def one_sample(index):
+        noise = air.sample_noise(jax.vmap(lambda key: jax.random.fold_in(key, index))(keys))
+        trace = _apply(air, params, images, noise)
+        return objectives.log_weight(trace, UnaryCode(prior_logits))
+
+    return objectives.iwae(jax.lax.map(one_sample, jnp.arange(num_samples)))
+
+
+class Model3D(NamedTuple):
+    """A network with its parameters and the prior that it is judged with: a `TrainedModel`.
+
+    Attributes:
+      air: the inference network with its scene model.
+      params: its parameters.
+      prior: p(z_pres), logits `[N]`.
+      config: the run's config, as plain types.
+    """
+
+    air: AIR3D
+    params: Any
+    prior: UnaryCode
+    config: dict[str, Any]
+
+    def infer(
+        self, images: np.ndarray, *, key: chex.PRNGKey | None = None, batch_size: int = 256
+    ) -> Objects3D:
+        """Finds the scenes of a set of images.
+
+        Args:
+          images: `[n, H, W, 3]`; float in [0, 1] or uint8; H and W as the model was trained.
+          key: of the sample that gives the ELBO; a fixed one if None.
+          batch_size: images at a time.
+
+        Raises:
+          ValueError: if the shape or the range of the images is another, or `batch_size` < 1.
+        """
+        images = self._check(images)
+        key = jax.random.key(0) if key is None else key
+        params = parallel.replicate(self.params)
+        batches = []
+        for start, stop, batch in trained.batches(images, batch_size):
+            keys = trained.example_keys(key, start, len(batch))
+            found = jax.device_get(_infer_batch(self.air, params, self.prior.logits, batch, keys))
+            batches.append(jax.tree.map(lambda leaf: leaf[: stop - start], found))  # noqa: B023
+        return Objects3D(**jax.tree.map(lambda *leaves: np.concatenate(leaves), *batches))
+
+    def iwae(
+        self,
+        images: np.ndarray,
+        *,
+        key: chex.PRNGKey,
+        num_samples: int = 100,
+        batch_size: int = 100,
+    ) -> np.ndarray:
+        """IWAE bound of log p(x), nats, `[n]`.
+
+        Args:
+          images: as in `infer`.
+          key: of the samples.
+          num_samples: K.
+          batch_size: images at a time.
+
+        Raises:
+          ValueError: if the shape or the range of the images is another, or `batch_size` < 1.
+        """
+        images = self._check(images)
+        params = parallel.replicate(self.params)
+        bounds = []
+        for start, stop, batch in trained.batches(images, batch_size):
+            keys = trained.example_keys(key, start, len(batch))
+            bound = _iwae_batch(self.air, params, self.prior.logits, batch, keys, num_samples)
+            bounds.append(np.asarray(bound)[: stop - start])
+        return np.concatenate(bounds)
+
+    def _check(self, images: np.ndarray) -> np.ndarray:
+        scene = self.air.scene
+        return trained.check_images(images, image_size=scene.image_size, channels=scene.channels)
+
+
+def create_model(config: Mapping[str, Any], params: Any) -> Model3D:
+    """A model from its config (plain types, as exported) and parameters.
+
+    Args:
+      config: with the sections `scene`, `inference`, `prior` and `image`.
+      params: of the network.
+    """
+    air = create_air3d(scene=config["scene"], inference=config["inference"], **config["image"])
+    prior = distributions.create_prior(**config["prior"], num_steps=air.num_steps)
+    final = prior_over_counts(air, prior(jnp.asarray(config["prior"]["steps"])))
+    return Model3D(air=air, params=params, prior=final, config=dict(config))
+
+
+def create_scene_model(section: Mapping[str, Any], *, image_size: int, channels: int) -> Scene3D:
+    """The scene model of a config's section `scene`.
+
+    Args:
+      section: keyword arguments of `Scene3D` but the next two.
+      image_size: side of the images in pixels.
+      channels: C.
+
+    Raises:
+      TypeError: if the section has an unknown key or lacks one.
+      ValueError: if a value is not one that there is.
+    """
+    plain = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in section.items()
+    }
+    return Scene3D(image_size=image_size, channels=channels, **plain)
+
+
+@functools.partial(jax.jit, static_argnames="scene")
+def _render(scene, identities, presence, poses, cameras):
+    return scene.render(identities, presence, poses, cameras)
+
+
+def as_objects(scene: Scene3D, identities: np.ndarray, poses: np.ndarray) -> Objects3D:
+    """What something other than AIR found, all objects of it there, by a known camera.
+
+    Args:
+      scene: what renders it.
+      identities: int32 `[n, N]`.
+      poses: `(x, y, yaw)`, `[n, N, 3]`.
+    """
+    presence = np.ones(identities.shape, np.float32)
+    cameras = np.broadcast_to(scene.prior_camera().loc, (len(identities), 2))
+    return Objects3D(
+        counts=np.full(len(identities), identities.shape[1], np.int32),
+        presence=presence,
+        identities=identities,
+        identity_probs=np.eye(scene.num_identities, dtype=np.float32)[identities],
+        poses=poses,
+        cameras=cameras,
+        reconstructions=np.asarray(_render(scene, identities, presence, poses, cameras)),
+        elbo_terms={},
+    )

@@ -1,0 +1,172 @@
+"""The 3-D scene model p(x, z): a renderer's objects on a table, seen by a camera (paper, Sec. 3.2).
+
+Nothing of it is learned: the renderer says what an image of a scene is, and inference has to find
+the scene.
+"""
+
+import dataclasses
+import functools
+import math
+
+import chex
+import distrax
+import jax
+import jax.numpy as jnp
+
+from air_jax import distributions
+from air_jax.render import finite_difference, raycast
+from air_jax.render import scene as description
+from air_jax.render.scene import CATALOGUES, View
+
+GRADIENTS = ("finite_difference", "none")
+POSE_SIZE = 3  # x, y, yaw
+CAMERA_SIZE = 2  # azimuth, elevation
+
+
+@dataclasses.dataclass(frozen=True)
+class Scene3D:
+    """Scenes of at most N objects of a catalogue.
+
+    z_what is an object's identity, uniform over the catalogue; z_where is its place on the table
+    and its yaw, uniform over the circle. A place is `reach * tanh(u)` with u Gaussian: objects
+    cannot leave the image. Where they can, an object of the wrong identity is put out of sight,
+    which costs less than one that is seen, and nothing brings it back. What the whole scene shares
+    is the camera's azimuth and elevation, Gaussian, or fixed.
+
+    Attributes:
+      catalogue: one of `render.scene.CATALOGUES`.
+      image_size: side of the image in pixels.
+      channels: C, 3.
+      field_of_view: of the image's side, degrees.
+      supersampling: rays along each side of a pixel.
+      reach: greatest x and y of a place, in units of length.
+      position_scale: standard deviation of p(u), without a unit; 0.9 is nearly uniform in x and y.
+      camera_scale: standard deviations of the camera's azimuth and elevation about
+        `render.scene.CAMERA`, degrees; zeros where the camera is known.
+      likelihood_scale: standard deviation of p(x | z), in pixel values.
+      gradient: "finite_difference", as in the paper, or "none".
+      position_step: of the finite differences, in units of length; half a pixel is about 0.06.
+      angle_step: likewise, of yaw and camera, degrees.
+    """
+
+    catalogue: str
+    image_size: int
+    channels: int
+    field_of_view: float
+    supersampling: int
+    reach: float
+    position_scale: float
+    camera_scale: tuple[float, float]
+    likelihood_scale: float
+    gradient: str
+    position_step: float
+    angle_step: float
+
+    def __post_init__(self):
+        if self.catalogue not in CATALOGUES:
+            raise ValueError(
+                f"catalogue is {self.catalogue!r}; valid names are "
+                f"{', '.join(map(repr, CATALOGUES))}."
+            )
+        if self.gradient not in GRADIENTS:
+            raise ValueError(
+                f"gradient is {self.gradient!r}; valid names are {', '.join(map(repr, GRADIENTS))}."
+            )
+        if self.channels != 3:
+            raise ValueError(f"channels is {self.channels}; the renderer's images have 3.")
+        positive = ("reach", "position_scale", "likelihood_scale", "position_step", "angle_step")
+        for name in positive:
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be positive.")
+        if min(self.camera_scale) < 0:
+            raise ValueError(f"camera_scale is {self.camera_scale}; neither may be negative.")
+
+    @property
+    def view(self) -> View:
+        """What the renderer takes beside a scene."""
+        return View(
+            CATALOGUES[self.catalogue],
+            image_size=self.image_size,
+            field_of_view=self.field_of_view,
+            supersampling=self.supersampling,
+        )
+
+    @property
+    def num_identities(self) -> int:
+        """Models in the catalogue."""
+        return len(CATALOGUES[self.catalogue])
+
+    @property
+    def camera_is_known(self) -> bool:
+        """Whether there is nothing that the whole scene shares."""
+        return not any(self.camera_scale)
+
+    def prior_position(self) -> distrax.MultivariateNormalDiag:
+        """p(u) of both coordinates, event shape `(2,)`."""
+        return distrax.MultivariateNormalDiag(jnp.zeros(2), jnp.full(2, self.position_scale))
+
+    def place(self, latent: jax.Array) -> jax.Array:
+        """u to `(x, y)` on the table, `[..., 2]`."""
+        return self.reach * jnp.tanh(latent)
+
+    def prior_camera(self) -> distrax.MultivariateNormalDiag:
+        """p(azimuth, elevation), radians, event shape `(2,)`."""
+        scale = [math.radians(degrees) for degrees in self.camera_scale]
+        return distrax.MultivariateNormalDiag(
+            jnp.array(description.CAMERA[:CAMERA_SIZE]), jnp.array(scale)
+        )
+
+    def render(
+        self, z_what: jax.Array, presence: jax.Array, z_where: jax.Array, camera: jax.Array
+    ) -> jax.Array:
+        """Draws scenes, with a gradient with respect to poses and camera.
+
+        Args:
+          z_what: identities, int32 `[B, N]`.
+          presence: 0/1, `[B, N]`.
+          z_where: `(x, y, yaw)`, `[B, N, 3]`.
+          camera: azimuth and elevation, radians, `[B, 2]`.
+
+        Returns:
+          `[B, H, W, 3]`.
+        """
+        batch_size, num_steps = z_what.shape
+        chex.assert_shape(z_where, (batch_size, num_steps, POSE_SIZE))
+        poses = z_where.reshape(batch_size, num_steps * POSE_SIZE)
+        angle_step = math.radians(self.angle_step)
+        steps = [self.position_step, self.position_step, angle_step] * num_steps
+        if self.camera_is_known:
+            return self._through(steps)(poses, (z_what, presence, camera))
+        params = jnp.concatenate([poses, camera], axis=-1)
+        steps += [angle_step] * CAMERA_SIZE
+        return self._through(steps)(params, (z_what, presence, None))
+
+    def _through(self, steps):
+        """The renderer as a function of its continuous parameters, with a gradient."""
+
+        def render(params, others):
+            z_what, presence, camera = others
+            num_poses = POSE_SIZE * z_what.shape[-1]
+            if camera is None:
+                camera = params[:, num_poses:]
+            poses = params[:, :num_poses].reshape(*z_what.shape, POSE_SIZE)
+            scene = description.create_scene(
+                z_what, presence, poses[..., :2], poses[..., 2], camera
+            )
+            return raycast.render(scene, self.view)
+
+        if self.gradient == "none":
+            return lambda params, others: jax.lax.stop_gradient(render(params, others))
+        return finite_difference.central_differences(render, steps)
+
+    @functools.cached_property
+    def empty(self) -> jax.Array:
+        """The table without objects, seen by the prior's mean camera, `[H, W, 3]`."""
+        with jax.ensure_compile_time_eval():
+            nothing = jnp.zeros((1,))
+            scene = description.create_scene(nothing, nothing, jnp.zeros((1, 2)), nothing)
+            return raycast.render(scene, self.view)
+
+    def log_likelihood(self, images: jax.Array, canvas: jax.Array) -> jax.Array:
+        """log p(x | z) = log N(x; canvas, likelihood_scale), nats, `[..., H, W, C]` to `[...]`."""
+        return distributions.image_log_prob(images, canvas, scale=self.likelihood_scale)

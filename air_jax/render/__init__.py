@@ -1,0 +1,1 @@
+"""3-D renderers behind one description of a scene."""

@@ -1,0 +1,84 @@
+"""AIR through a renderer: scenes of one solid (paper, Sec. 3.2, figure 6, left).
+
+python -m air_jax.main --config=configs/scene3d_object.py --workdir=runs/scene3d_object
+"""
+
+from ml_collections import ConfigDict
+
+from configs import base
+
+
+def get_config() -> ConfigDict:
+    """One object whose identity, position and rotation are to be found from images alone."""
+    common = base.get_config()
+    config = ConfigDict()
+    config.model = "air3d"
+    for name in ("seed", "num_seeds", "num_samples", "centring", "baseline", "prior", "train"):
+        config[name] = common[name]
+    config.estimator = "nvil"
+
+    # air_jax.data.tabletop.create_tabletop
+    config.data = ConfigDict(
+        {
+            "catalogue": "solids",
+            "counts": (1,),
+            "repetition": False,
+            "image_size": 32,
+            "field_of_view": 34.0,
+            "supersampling": 2,
+            "extent": 1.2,
+            "camera_range": (0.0, 0.0),
+            "num_train": 20_000,
+            "num_validation": 1_000,
+            "num_test": 2_000,
+            "seed": 0,
+        }
+    )
+
+    # air_jax.models.scene3d.Scene3D
+    config.scene = ConfigDict(
+        {
+            "catalogue": "solids",
+            "field_of_view": 34.0,
+            "supersampling": 1,
+            "reach": 1.4,
+            "position_scale": 0.9,
+            "camera_scale": (0.0, 0.0),
+            "likelihood_scale": 0.1,
+            "gradient": "finite_difference",
+            "position_step": 0.06,
+            "angle_step": 6.0,
+        }
+    )
+
+    # air_jax.models.air3d.AIR3D
+    config.inference = ConfigDict(
+        {
+            "num_steps": 1,
+            "fixed_count": True,
+            "hidden_size": 256,
+            "embedding_size": 256,
+            "predictor_hidden": (200,),
+            "patch_size": 4,
+            "patch_features": 32,
+            "presence_logit": 0.0,
+            "yaw_scale": 0.4,
+        }
+    )
+
+    # air_jax.inverse_graphics.create_exploration
+    config.exploration = ConfigDict({"start": 1.0, "steps": 1_500})
+
+    # air_jax.train.create_optimizer
+    config.optimizer = ConfigDict(
+        {
+            "learning_rate": 5e-4,
+            "baseline_learning_rate": 5e-3,
+            "final_fraction": 0.01,
+            "clip_norm": 1e5,
+        }
+    )
+    config.prior.steps = 0
+    config.train.num_steps = 4_000
+    config.evaluation = ConfigDict({"iwae_images": 100, "iwae_samples": 100})
+    return config.lock()

@@ -1,0 +1,141 @@
+"""AIR through a renderer as it is trained and used, and what it is compared with."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from air_jax import inverse_graphics, loop, pose_search, supervised
+from air_jax.data.tabletop import create_tabletop
+from air_jax.experiments import ablation
+from air_jax.inverse_graphics import Objects3D
+from air_jax.kinds import load
+from configs import scene3d_object
+
+TINY = {
+    "data.image_size": 8,
+    "data.supersampling": 1,
+    "data.num_train": 16,
+    "data.num_validation": 4,
+    "data.num_test": 6,
+    "inference.hidden_size": 5,
+    "inference.embedding_size": 5,
+    "inference.predictor_hidden": (4,),
+    "inference.patch_features": 3,
+    "baseline.hidden_size": 4,
+    "baseline.embedding_size": 4,
+    "train.batch_size": 4,
+    "train.num_steps": 4,
+    "train.steps_per_call": 2,
+    "train.log_every": 2,
+    "train.evaluate_every": 4,
+    "train.checkpoint_every": 4,
+    "train.validation_images": 4,
+    "evaluation.iwae_images": 2,
+    "evaluation.iwae_samples": 3,
+}
+
+
+def tiny_config(**changes):
+    config = scene3d_object.get_config().to_dict()
+    return ablation.change(
+        config, {**TINY, **{k.replace("__", "."): v for k, v in changes.items()}}
+    )
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    return folder, loop.run(tiny_config(), str(folder))[0]
+
+
+def test_a_run_leaves_a_model_and_what_it_is_worth(trained):
+    folder, evaluation = trained
+    names = ("elbo", "reconstruction_error", "identity_accuracy", "iwae_3", "kl_where")
+    assert all(np.isfinite(evaluation[name]) for name in names)
+    assert evaluation["count_accuracy"] == 1.0  # the count is known
+    model = load(folder)
+    images = create_tabletop(**tiny_config()["data"]).test.images
+    found = model.infer(images)
+    assert isinstance(found, Objects3D)
+    assert found.identities.shape == (6, 1) and found.poses.shape == (6, 1, 3)
+    assert (np.abs(found.poses[..., 2]) <= np.pi).all()
+    assert np.isfinite(model.iwae(images[:2], key=jax.random.key(0), num_samples=3)).all()
+    again = inverse_graphics.as_objects(model.air.scene, found.identities, found.poses)
+    np.testing.assert_allclose(again.reconstructions, found.reconstructions, atol=1e-5)
+
+
+def test_enumeration_is_for_one_object():
+    config = tiny_config(estimator="enumerate", inference__num_steps=2)
+    names = ("estimator", "scene", "inference", "baseline", "prior", "exploration", "optimizer")
+    options = {name: config[name] for name in (*names, "num_samples", "centring")}
+    with pytest.raises(ValueError, match="one object that is known to be there"):
+        inverse_graphics.create_training(**options, num_train_steps=4, image_size=8, channels=3)
+
+
+def test_exploration_falls_from_its_start_to_zero():
+    share = inverse_graphics.create_exploration(start=0.8, steps=10)
+    np.testing.assert_allclose([share(jnp.array(i)) for i in (0, 5, 10, 99)], [0.8, 0.4, 0, 0])
+    assert inverse_graphics.create_exploration(start=1.0, steps=0)(jnp.array(0)) == 0
+    with pytest.raises(ValueError, match="a share in"):
+        inverse_graphics.create_exploration(start=1.5, steps=10)
+
+
+def scene_model(config):
+    return inverse_graphics.create_scene_model(config["scene"], image_size=8, channels=3)
+
+
+@pytest.mark.parametrize("rotation", ["raw", "folded"])
+def test_the_supervised_network_learns_what_it_is_told(rotation):
+    config = tiny_config(inference__hidden_size=64, inference__embedding_size=64)
+    scenes = create_tabletop(**config["data"]).train
+    model = supervised.train_supervised(
+        scenes,
+        scene=scene_model(config),
+        inference={**config["inference"], "predictor_hidden": (32,), "patch_features": 16},
+        rotation=rotation,
+        key=jax.random.key(0),
+        num_steps=600,
+        batch_size=16,
+        learning_rate=2e-3,
+    )
+    identities, poses = model.predict(scenes.images)
+    np.testing.assert_array_equal(identities, scenes.identities[:, 0])
+    assert np.abs(poses[:, :2] - scenes.poses[:, 0, :2]).mean() < 0.15
+    assert supervised_error(identities, poses, scenes, rotation) < 0.35
+
+
+def supervised_error(identities, poses, scenes, rotation):
+    """Mean error of the cubes' yaw in radians, modulo a quarter turn where it was folded."""
+    cubes = identities == 0
+    turned = (poses - scenes.poses[:, 0])[cubes, 2]
+    period = np.pi / 2 if rotation == "folded" else 2 * np.pi
+    return np.abs((turned + period / 2) % period - period / 2).mean()
+
+
+def test_optimisation_finds_a_scene_that_is_easy():
+    config = tiny_config(data__num_test=3)
+    test = create_tabletop(**{**config["data"], "image_size": 16}).test
+    scene = inverse_graphics.create_scene_model(config["scene"], image_size=16, channels=3)
+    found = pose_search.search(
+        test.images.astype(np.float32) / 255,
+        scene=scene,
+        key=jax.random.key(0),
+        restarts=4,
+        num_iterations=60,
+        record_every=30,
+    )
+    assert [record.iterations for record in found] == [30, 60]
+    assert found[1].errors.mean() <= found[0].errors.mean()
+    np.testing.assert_array_equal(found[1].identities, test.identities[:, 0])
+    assert np.abs(found[1].poses[:, :2] - test.poses[:, 0, :2]).mean() < 0.1
+    assert found[1].seconds > found[0].seconds > 0
+    with pytest.raises(ValueError, match="a multiple of the third"):
+        pose_search.search(
+            test.images,
+            scene=scene,
+            key=jax.random.key(0),
+            restarts=1,
+            num_iterations=5,
+            record_every=2,
+        )
