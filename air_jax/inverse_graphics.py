@@ -116,7 +116,7 @@ def create_training(
         )
 
     def loss(params, statistics, step, images, keys) -> LossOutput:
-        noise = estimators.draw_noise(keys, air, num_samples)
+        noise: Any = estimators.draw_noise(keys, air, num_samples)
         noise = noise._replace(exploration=jnp.full_like(noise.exploration, share(step)))
         return surrogate(params, statistics, step, images, noise)
 
@@ -181,7 +181,7 @@ def _create_enumeration(air: AIR3D, prior):
         p_pres = prior(step)
         value = estimators.enumerate_identities(traces, p_pres)
         # What the terms are worth under q, as those of a sample are on average.
-        weights = jnp.exp(jax.lax.stop_gradient(traces.log_q_what))[..., 0]
+        weights = jnp.exp(jax.lax.stop_gradient(traces.log_q_decisions()))[..., 0]
         terms = jax.vmap(lambda trace: objectives.elbo_terms(trace, p_pres))(traces)
         metrics = {name: (weights * term).sum(0) for name, term in terms.items()}
         return LossOutput(value, metrics, statistics)
@@ -201,6 +201,7 @@ def _infer_batch(air, params, prior_logits, images, keys):
     mean = _apply(air, params, images, air.mean_noise(len(images)), mode=True)
     sample = _apply(air, params, images, air.sample_noise(keys))
     counts = mean.posterior.mode_count()
+    assert mean.what_log_probs is not None, "z_what is not categorical"
     batch_size = len(images)
     cameras = mean.z_scene
     if air.scene.camera_is_known:
@@ -328,7 +329,7 @@ def create_scene_model(section: Mapping[str, Any], *, image_size: int, channels:
       TypeError: if the section has an unknown key or lacks one.
       ValueError: if a value is not one that there is.
     """
-    plain = {
+    plain: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value for name, value in section.items()
     }
     return Scene3D(image_size=image_size, channels=channels, **plain)

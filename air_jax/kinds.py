@@ -12,7 +12,6 @@ from air_jax import draw, evaluate, evaluate3d, export, inference, inverse_graph
 from air_jax.checkpoint import CheckpointError
 from air_jax.data import dataset
 from air_jax.data.dataset import Dataset
-from air_jax.data.scenes import Scenes
 from air_jax.data.tabletop import create_tabletop
 from air_jax.distributions import create_prior
 from air_jax.models.air import AIR
@@ -22,7 +21,7 @@ from air_jax.models.modules import Baseline
 from air_jax.models.scene2d import Scene2D
 from air_jax.models.scene3d import Scene3D
 from air_jax.train import Training, create_air_training, create_optimizer
-from air_jax.trained import Inference, TrainedModel
+from air_jax.trained import TrainedModel
 
 Config = Mapping[str, Any]
 
@@ -65,7 +64,7 @@ class Kind(NamedTuple):
     create_training: Callable[..., Training]
     create_model: Callable[[Config, Any], TrainedModel]
     evaluate: Callable[..., dict[str, Any]]
-    validate: Callable[[Inference, Scenes], dict[str, float]]
+    validate: Callable[[Any, Any], dict[str, float]]
     warnings: Callable[[Config], list[str]]
 
 

@@ -33,7 +33,7 @@ def elbo_terms(trace: Trace, prior: UnaryCode) -> dict[str, jax.Array]:
 
     `elbo = log_p_x + log_p_pres - log_q_pres - kl_where - kl_what`, where z_where and z_what enter
     by their closed-form KL, summed over the objects present. A categorical z_what enters by
-    `log_p_what - log_q_what` at the sample instead, and what the whole scene shares by `kl_scene`.
+    `log_ratio_identity` at the sample instead, and what the whole scene shares by `kl_scene`.
 
     Args:
       trace: a pass of the inference network.
@@ -48,10 +48,9 @@ def elbo_terms(trace: Trace, prior: UnaryCode) -> dict[str, jax.Array]:
     }
     elbo = terms["log_p_x"] + terms["log_p_pres"] - terms["log_q_pres"]
     elbo = elbo - terms["kl_where"] - terms["kl_what"]
-    if trace.log_q_what is not None:
-        terms["log_p_what"] = (trace.z_pres * trace.log_p_what).sum(-1)
-        terms["log_q_what"] = (trace.z_pres * trace.log_q_what).sum(-1)
-        elbo = elbo + terms["log_p_what"] - terms["log_q_what"]
+    if trace.log_ratio_identity is not None:
+        terms["log_ratio_identity"] = (trace.z_pres * trace.log_ratio_identity).sum(-1)
+        elbo = elbo + terms["log_ratio_identity"]
     if trace.kl_scene is not None:
         terms["kl_scene"] = trace.kl_scene
         elbo = elbo - terms["kl_scene"]
@@ -94,8 +93,8 @@ def downstream_signal(trace: Trace, prior: UnaryCode) -> jax.Array:
         - trace.posterior.log_prob_steps(trace.z_pres)
         - trace.z_pres * (trace.kl_where + trace.kl_what)
     )
-    if trace.log_q_what is not None:
-        step_terms = step_terms + trace.z_pres * (trace.log_p_what - trace.log_q_what)
+    if trace.log_ratio_identity is not None:
+        step_terms = step_terms + trace.z_pres * trace.log_ratio_identity
     downstream = jnp.cumsum(step_terms[:, ::-1], axis=-1)[:, ::-1]
     return trace.at_count(trace.log_p_x)[:, None] + downstream
 
@@ -108,8 +107,8 @@ def log_weight(trace: Trace, prior: UnaryCode) -> jax.Array:
       prior: p(z_pres), logits `[N]`.
     """
     log_ratio = trace.z_pres * (trace.log_ratio_where + trace.log_ratio_what)
-    if trace.log_q_what is not None:
-        log_ratio = log_ratio + trace.z_pres * (trace.log_p_what - trace.log_q_what)
+    if trace.log_ratio_identity is not None:
+        log_ratio = log_ratio + trace.z_pres * trace.log_ratio_identity
     log_ratio_pres = prior.log_prob(trace.z_pres) - trace.posterior.log_prob(trace.z_pres)
     log_weight = trace.at_count(trace.log_p_x) + log_ratio_pres + log_ratio.sum(-1)
     return log_weight if trace.log_ratio_scene is None else log_weight + trace.log_ratio_scene

@@ -47,7 +47,7 @@ def get_config() -> ConfigDict:
             "likelihood_scale": 0.1,
             "gradient": "finite_difference",
             "position_step": 0.06,
-            "angle_step": 6.0,
+            "angle_step": 9.0,
         }
     )
 
@@ -67,7 +67,7 @@ def get_config() -> ConfigDict:
     )
 
     # air_jax.inverse_graphics.create_exploration
-    config.exploration = ConfigDict({"start": 1.0, "steps": 1_500})
+    config.exploration = ConfigDict({"start": 1.0, "steps": 1_000})
 
     # air_jax.train.create_optimizer
     config.optimizer = ConfigDict(
@@ -79,6 +79,6 @@ def get_config() -> ConfigDict:
         }
     )
     config.prior.steps = 0
-    config.train.num_steps = 4_000
+    config.train.num_steps = 6_000
     config.evaluation = ConfigDict({"iwae_images": 100, "iwae_samples": 100})
     return config.lock()

@@ -6,7 +6,7 @@ import json
 import os
 import pathlib
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 from absl import logging
@@ -25,8 +25,11 @@ _MIN_PATH_IMAGES = 3
 _MAX_LISTED = 10  # unusable images named in a warning
 
 
-class Dataset(NamedTuple):
-    """Three sets of scenes made of disjoint digits, glyphs or images, or of independent sprites.
+SceneSet = TypeVar("SceneSet")
+
+
+class Dataset(NamedTuple, Generic[SceneSet]):
+    """Three sets of scenes made of disjoint digits, glyphs or images, or of independent scenes.
 
     Attributes:
         train: the only one that training sees, and of it only the images.
@@ -36,9 +39,9 @@ class Dataset(NamedTuple):
             options that made them; JSON-able.
     """
 
-    train: Scenes
-    validation: Scenes
-    test: Scenes
+    train: SceneSet
+    validation: SceneSet
+    test: SceneSet
     description: dict[str, Any]
 
 
@@ -58,7 +61,7 @@ def create_dataset(
     num_validation: int,
     num_test: int,
     seed: int,
-) -> Dataset:
+) -> Dataset[Scenes]:
     """Composes scenes of MNIST digits or of sprites, or reads Omniglot or the user's own images.
 
     In a composed scene the objects are known. Nobody counted the parts of a glyph or, mostly, the
@@ -201,7 +204,7 @@ def _to_scenes(arrays: dict[str, np.ndarray]) -> dict[str, Scenes]:
 
 def _read_own(
     path: str, *, invert: bool, image_size: int, sizes: dict[str, int], seed: int
-) -> Dataset:
+) -> Dataset[Scenes]:
     """Reads the user's images and splits them 80 / 10 / 10, at most `sizes` in each."""
     own = read_images(path)
     if own.errors:
@@ -274,7 +277,7 @@ def _read_omniglot(
     image_size: int,
     sizes: dict[str, int],
     seed: int,
-) -> Dataset:
+) -> Dataset[Scenes]:
     """Reads Omniglot's glyphs, shuffled, at most `sizes` in each set."""
     files = locate_omniglot(tfds_dir=tfds_dir)
 

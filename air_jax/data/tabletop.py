@@ -54,7 +54,7 @@ def create_tabletop(
     num_validation: int,
     num_test: int,
     seed: int,
-) -> Dataset:
+) -> Dataset[Scenes3D]:
     """Draws scenes of a catalogue's objects.
 
     Every count has an equal share. Positions are uniform over all arrangements in which the centres

@@ -94,6 +94,13 @@ class Trace(NamedTuple):
         """n of the sampled `z_pres`, int32 `[B]`."""
         return self.z_pres.sum(-1).astype(jnp.int32)
 
+    @property
+    def log_ratio_identity(self) -> jax.Array | None:
+        """log p - log q of a categorical z_what, nats, `[B, N]`; None where it is continuous."""
+        if self.log_p_what is None or self.log_q_what is None:
+            return None
+        return self.log_p_what - self.log_q_what
+
     def log_q_decisions(self) -> jax.Array:
         """log q of what each step decides, nats, `[B, N]`: presence, and a categorical z_what."""
         log_q = self.posterior.log_prob_steps(self.z_pres)

@@ -118,7 +118,7 @@ class _Hit(NamedTuple):
     """
 
     distance: jax.Array
-    normal: tuple[Any, Any, Any]
+    normal: tuple[Any, ...]
     other: Any
 
 
@@ -266,7 +266,7 @@ def _render_one(scene: Scene, view: View) -> jax.Array:
     on_table = (jnp.abs(o[0] + table_t * d[0]) <= view.table_half[0]) & (
         jnp.abs(o[1] + table_t * d[1]) <= view.table_half[1]
     )
-    is_object = (nearest.distance < table_t) | ((d[2] >= 0) & (nearest.distance < _FAR))
+    is_object = (nearest.distance < table_t) & (nearest.distance < _FAR)
     # The colours of table and floor are the last two.
     colour = jnp.where(is_object, nearest.colour, jnp.where(on_table, 2 * first, 2 * first + 1))
     cosine = jnp.where(is_object, nearest.cosine, jnp.maximum(light[2], 0.0))
