@@ -111,7 +111,7 @@ def _gradients(catalogue: str, true: Scene, parameter: str, rays: int, step: flo
     values = values.reshape(len(true.identity), -1)
     start = values + wrong * rng.normal(size=values.shape)
 
-    def render(params, scene):
+    def render(params: jax.Array, scene: Any) -> jax.Array:
         given = getattr(scene, field)
         if column is None:
             given = params.reshape(given.shape)
@@ -157,7 +157,8 @@ def _speed_table(rows: Sequence[Mapping[str, Any]]) -> str:
     lines = []
     for row in rows:
         taken = measure.Spread(**row["seconds"])
-        milliseconds = measure.Spread(*(1e3 * value for value in taken[:3]), taken.repeats)
+        times = (1e3 * taken.median, 1e3 * taken.low, 1e3 * taken.high)
+        milliseconds = measure.Spread(*times, taken.repeats)
         rate = measure.Spread(**row["scenes_per_second"])
         cells = (f"{row['supersampling'] ** 2}", f"{milliseconds:.3g}", f"{rate:,.0f}")
         lines.append((row["renderer"], row["catalogue"], *cells))

@@ -14,7 +14,9 @@ PACKAGE = pathlib.Path(__file__).resolve().parent.parent / "air_jax"
 LAYERS = (
     {"distributions", "files", "interruption", "metrics", "models.spatial_transformer", "tables"},
     {"control_variates", "render.finite_difference", "render.scene"},
-    {"render.mujoco", "render.raycast"},
+    {"render.raycast", "render.surfaces"},
+    {"render.mujoco_worker"},
+    {"render.mujoco"},
     {"charts", "collapse", "models.modules", "reliability", "scan_policy"},
     {"models.autoencoder", "models.classifier", "models.draw", "models.scene2d"},
     {"models.scene3d", "models.supervised"},

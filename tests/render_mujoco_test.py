@@ -14,7 +14,7 @@ import jax
 import numpy as np
 import pytest
 
-from air_jax.render import mujoco, raycast
+from air_jax.render import mujoco, mujoco_worker, raycast
 from air_jax.render.mujoco import MujocoRenderer, Realism, RendererError
 from air_jax.render.scene import CROCKERY, SOLIDS, Box, Model, Scene, View, create_scene
 
@@ -249,7 +249,7 @@ def test_what_the_ray_caster_does_not_draw(small, realism):
 # A worker for which MuJoCo fails where an object stands at 0.25, as FATAL says.
 FATAL = """
 import os, pathlib, signal
-from air_jax.render import mujoco
+from air_jax.render import mujoco_worker
 
 class Fatal:
     def __init__(self, package):
@@ -270,16 +270,16 @@ class Fatal:
             os.kill(os.getpid(), signal.SIGKILL)
 
 def work(*arguments):
-    create = mujoco._Canvas.__init__
+    create = mujoco_worker._Canvas.__init__
 
     def create_fatal(self, plan, num_objects):
         create(self, plan, num_objects)
         self._mujoco = Fatal(self._mujoco)
 
-    mujoco._Canvas.__init__ = create_fatal
+    mujoco_worker._Canvas.__init__ = create_fatal
     work_on(*arguments)
 
-work_on = mujoco._work
+work_on = mujoco_worker.work
 """
 
 
@@ -288,7 +288,7 @@ def fatal(tmp_path, monkeypatch):
     """A renderer of two workers that fail as the environment's FATAL says."""
     (tmp_path / "fatal_worker.py").write_text(FATAL)
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(mujoco, "_work", importlib.import_module("fatal_worker").work)
+    monkeypatch.setattr(mujoco_worker, "work", importlib.import_module("fatal_worker").work)
     with MujocoRenderer(SMALL, num_workers=2) as renderer:
         yield renderer
     del sys.modules["fatal_worker"]
@@ -426,7 +426,7 @@ def test_without_opengl_an_error_says_what_to_install(monkeypatch):
 
 
 def test_a_worker_that_dies_at_its_start_is_an_error(monkeypatch, capfd):
-    monkeypatch.setattr(mujoco, "_work", os.abort)  # to which its arguments are too many
+    monkeypatch.setattr(mujoco_worker, "work", os.abort)  # to which its arguments are too many
     with pytest.raises(RendererError, match="the process died at its start, exit code 1"):
         MujocoRenderer(SMALL, num_workers=2)
 
