@@ -5,8 +5,10 @@ import os
 # Set before jax is imported. Child processes inherit all of it.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Most of the time goes into compiling programs that then run once: they need no optimising.
-_FLAGS = "--xla_force_host_platform_device_count=4 --xla_backend_optimization_level=0"
-os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_FLAGS}".strip()
+os.environ["XLA_FLAGS"] = (
+    f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=4 "
+    "--xla_backend_optimization_level=0"
+).strip()
 os.environ["MPLBACKEND"] = "agg"
 # Commands that tests call in this process would turn the cache of compiled programs on for all
 # tests after them.

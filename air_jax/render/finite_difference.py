@@ -1,6 +1,7 @@
 """Gradients through a renderer that has none, by central differences (paper, Sec. 3.2)."""
 
 from collections.abc import Callable
+from typing import Any
 
 import chex
 import jax
@@ -8,8 +9,8 @@ import jax.numpy as jnp
 
 
 def central_differences(
-    render: Callable[[jax.Array, jax.Array], jax.Array], steps: chex.Array
-) -> Callable[[jax.Array, jax.Array], jax.Array]:
+    render: Callable[[jax.Array, Any], jax.Array], steps: chex.Array
+) -> Callable[[jax.Array, Any], jax.Array]:
     """A renderer with a gradient with respect to its continuous parameters.
 
     d loss / d p_i = <d loss / d image, (render(p + h_i e_i) - render(p - h_i e_i)) / (2 h_i)>. The
