@@ -271,6 +271,22 @@ def annotated(
     return figure
 
 
+def side_by_side(images: Mapping[str, np.ndarray], title: str) -> Figure:
+    """A few images of one size in a row.
+
+    Args:
+      images: by what stands above them; uint8 or float in [0, 1], `[H, W]` or `[H, W, 3]`.
+      title: any text; shortened to fit.
+    """
+    figure = Figure(figsize=(2.6 * len(images), 3.1))
+    for place, (label, image) in enumerate(images.items(), start=1):
+        axes = figure.add_subplot(1, len(images), place)
+        _show_image(axes, _without_channel(np.asarray(image), 2))
+        axes.set_title(label, fontsize=9)
+    figure.suptitle(_shortened(title, 26 * len(images)), fontsize=9, parse_math=False)
+    return figure
+
+
 def save(figure: Figure, path: str | os.PathLike[str]) -> None:
     """Writes a figure; a reader finds the old file or the new one, never half.
 

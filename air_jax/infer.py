@@ -14,30 +14,36 @@ image) and `presence` (probability); `elbo` in nats, of the image as the model s
 was done to bring the image to the model's size, or null; and `picture`, its file, or null. Boxes
 are `[x_min, y_min, x_max, y_max]` in pixels of the image as given, pixel k spanning k to k + 1. An
 image that cannot be used has `name` and `error` instead. A number that is not finite is null.
+
+Of a model of 3-D scenes a line holds what `infer3d.describe` says in place of probabilities, boxes
+and windows, and a picture shows the image beside the scene that was found.
 """
 
 import argparse
 import collections
+import functools
 import json
 import logging
-import math
 import operator
 import os
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from matplotlib.figure import Figure
 
-from air_jax import figures, kinds, metrics
+from air_jax import figures, infer3d, kinds, metrics
 from air_jax.charts import plural
 from air_jax.checkpoint import CheckpointError
 from air_jax.data import images
 from air_jax.files import replacing
 from air_jax.inference import Model, Objects
+from air_jax.inverse_graphics import Model3D
+from air_jax.writer import rounded
 
 OBJECTS_FILE = "objects.jsonl"
 PICTURES_DIR = "pictures"
@@ -45,7 +51,6 @@ DEFAULT_PICTURES = 100  # a picture takes longer than everything else about an i
 _CHUNK = 1024  # images prepared at a time
 _MAX_REPORTED = 10
 _MAX_NAME = 50  # characters, at most 200 bytes: file systems take 255
-_DIGITS = 6  # significant ones, in JSON
 
 
 class _Image(NamedTuple):
@@ -137,7 +142,7 @@ def _number(text: str) -> int:
 def _run(options: argparse.Namespace) -> int:
     output = options.output
     _check_output(output, options.input)
-    model = kinds.load_air(options.checkpoint)
+    model = kinds.load_objects(options.checkpoint)
     inputs = _read(options.input, model.air.scene.channels)
 
     pictures = _Pictures(output / PICTURES_DIR, options.pictures)
@@ -197,7 +202,7 @@ def _place(name: str) -> tuple[int, str]:
 
 
 def _infer(
-    model: Model,
+    model: Model | Model3D,
     inputs: Sequence[_Image],
     invert: bool,
     batch_size: int,
@@ -206,7 +211,7 @@ def _infer(
     """Yields the line of each image, as JSON-able dict."""
     for start in range(0, len(inputs), _CHUNK):
         chunk = inputs[start : start + _CHUNK]
-        prepared = [_prepare(image, model.air.scene.image_size, invert) for image in chunk]
+        prepared = [_prepare(image, model, invert) for image in chunk]
         usable = [image for image in prepared if isinstance(image, images.Prepared)]
         # Of the start alone, so that the ELBO's sample does not depend on the batch size.
         key = jax.random.fold_in(jax.random.key(0), start)
@@ -215,30 +220,47 @@ def _infer(
             if image.pixels is None or isinstance(ready, str):
                 yield {"name": image.name, "error": ready}
                 continue
-            objects = _in_original(next(found), ready, image.pixels.shape)
+            described, draw = _say(model, next(found), image.pixels, ready)
             yield {
                 "name": image.name,
-                **_describe(objects),
+                **described,
                 "note": ready.notes[0],
-                "picture": pictures.add(image.name, image.pixels, objects),
+                "picture": pictures.add(image.name, draw),
             }
 
 
-def _prepare(image: _Image, image_size: int, invert: bool) -> images.Prepared | str:
+def _say(
+    model: Model | Model3D, found: Any, pixels: np.ndarray, prepared: images.Prepared
+) -> tuple[dict[str, Any], Callable[[str], Figure]]:
+    """What is said of one image, and what draws its picture from a title."""
+    if isinstance(model, Model3D):
+        catalogue = model.air.scene.view.catalogue
+        draw = functools.partial(infer3d.picture, prepared.images[0], found, catalogue)
+        return infer3d.describe(found, catalogue), draw
+    objects = _in_original(found, prepared, pixels.shape)
+    windows, boxes, count = objects.windows[0], objects.boxes[0], int(objects.counts[0])
+    return _describe(objects), functools.partial(figures.annotated, pixels, windows, boxes, count)
+
+
+def _prepare(image: _Image, model: Model | Model3D, invert: bool) -> images.Prepared | str:
     """The image as the model takes it, or why it cannot be used."""
     if image.pixels is None:
         return image.error or "it could not be read"
     try:
         return images.prepare_images(
-            [image.pixels], image_size=image_size, invert=invert, names=["it"]
+            [image.pixels],
+            image_size=model.air.scene.image_size,
+            invert=invert,
+            names=["it"],
+            any_background=isinstance(model, Model3D),
         )
     except images.LightBackgroundError as error:
         return str(error)
 
 
 def _find(
-    model: Model, prepared: Sequence[images.Prepared], key: jax.Array, batch_size: int
-) -> list[Objects]:
+    model: Model | Model3D, prepared: Sequence[images.Prepared], key: jax.Array, batch_size: int
+) -> list[Any]:
     """What the model finds, image by image, each leaf with its first axis of length 1."""
     stacked = np.concatenate([image.images for image in prepared])
     objects = model.infer(stacked, key=key, batch_size=batch_size)
@@ -263,26 +285,18 @@ def _describe(objects: Objects) -> dict[str, Any]:
     found = zip(objects.boxes[0], objects.windows[0], objects.presence[0], strict=True)
     listed = [
         {
-            "box": _floats(box) if np.isfinite(box).all() else None,
-            "window": _floats(window),
-            "presence": _float(presence),
+            "box": rounded(box) if np.isfinite(box).all() else None,
+            "window": rounded(window),
+            "presence": rounded([presence])[0],
         }
         for box, window, presence in found
     ]
     return {
         "count": count,
-        "count_probs": _floats(objects.count_probs[0]),
+        "count_probs": rounded(objects.count_probs[0]),
         "objects": listed[:count],
-        "elbo": _float(objects.elbo_terms["elbo"][0]),
+        "elbo": rounded(objects.elbo_terms["elbo"])[0],
     }
-
-
-def _floats(values: np.ndarray) -> list[float | None]:
-    return [_float(value) for value in values]
-
-
-def _float(value: float) -> float | None:
-    return float(f"{value:.{_DIGITS}g}") if math.isfinite(value) else None
 
 
 class _Pictures:
@@ -293,17 +307,14 @@ class _Pictures:
         self._limit = limit
         self._taken: set[str] = set()
 
-    def add(self, name: str, pixels: np.ndarray, objects: Objects) -> str | None:
+    def add(self, name: str, draw: Callable[[str], Figure]) -> str | None:
         """Writes one image's picture; returns its path in the output, None past the limit."""
         if len(self._taken) >= self._limit:
             return None
         file = self._choose(name)
         # Fonts have no signs for the undecodable bytes of a file's name.
         title = name.encode("utf-8", "replace").decode()
-        figure = figures.annotated(
-            pixels, objects.windows[0], objects.boxes[0], int(objects.counts[0]), title
-        )
-        figures.save(figure, self._folder / file)
+        figures.save(draw(title), self._folder / file)
         return f"{PICTURES_DIR}/{file}"
 
     def summary(self, num_images: int) -> str:

@@ -233,6 +233,21 @@ def load(directory: str | Path) -> TrainedModel:
         ) from error
 
 
+def load_objects(directory: str | Path) -> inference.Model | inverse_graphics.Model3D:
+    """Loads an exported model that finds objects, in images or in 3-D scenes.
+
+    Args:
+      directory: a run's workdir, or the folder `model` inside it.
+
+    Raises:
+      CheckpointError: as `load`, or if the model is of another kind.
+    """
+    model = load(directory)
+    if isinstance(model, inverse_graphics.Model3D):
+        return model
+    return _require_air(model, directory)
+
+
 def load_air(directory: str | Path) -> inference.Model:
     """Loads an exported model that finds objects.
 
@@ -242,7 +257,10 @@ def load_air(directory: str | Path) -> inference.Model:
     Raises:
       CheckpointError: as `load`, or if the model is of another kind.
     """
-    model = load(directory)
+    return _require_air(load(directory), directory)
+
+
+def _require_air(model: TrainedModel, directory: str | Path) -> inference.Model:
     if not isinstance(model, inference.Model):
         raise CheckpointError(
             f"the model in {directory} is {_name(model.config)!r}, which finds no objects. Give "

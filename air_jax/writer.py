@@ -8,7 +8,7 @@ import json
 import math
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
@@ -184,6 +184,16 @@ def read_scalars(workdir: str | os.PathLike[str], split: str | None = None) -> l
         for _, entry in _read_entries(Path(workdir) / METRICS_FILE)
         if split is None or entry["split"] == split
     ]
+
+
+def rounded(values: Iterable[float], digits: int = 6) -> list[float | None]:
+    """Numbers as they go into JSON: some significant digits, None for what is not finite.
+
+    Args:
+      values: `[n]`.
+      digits: significant ones.
+    """
+    return [float(f"{v:.{digits}g}") if math.isfinite(v) else None for v in values]
 
 
 def write_json(path: str | os.PathLike[str], obj: Any) -> None:

@@ -250,17 +250,15 @@ def test_pictures_are_of_the_first_images_up_to_the_number_asked_for(
 
 
 def test_pictures_have_plain_names_that_never_collide(tmp_path, monkeypatch):
-    monkeypatch.setattr(infer.figures, "annotated", lambda *arguments: None)
     written = []
     monkeypatch.setattr(infer.figures, "save", lambda figure, path: written.append(path))
     pictures = infer._Pictures(tmp_path / "pictures", limit=100)
-    objects = inference.Objects(*[np.zeros(1)] * 8, elbo_terms={})
     names = ["a.png", "a.jpg", "a-2.png", "A.PNG", "../../b.png", "c:\\d e$.jpeg", ".png", "...png"]
     names += ["数字.png", "caf\udce9.png", "x" * 300 + ".png", "x" * 299 + "y.png", "e.npz[7]"]
     stems = ["a", "a-2", "a-2-2", "A-3", "b", "c_d_e", "image", "image-2"]
     stems += ["数字", "caf", "x" * 50, "x" * 49 + "y", "e.npz_7"]
     for name in names:
-        pictures.add(name, dark(), objects)
+        pictures.add(name, draw=lambda title: None)
     assert [path.name for path in written] == [f"{stem}.png" for stem in stems]
     assert {path.parent for path in written} == {tmp_path / "pictures"}
 

@@ -1,11 +1,13 @@
 """AIR through a renderer as it is trained and used, and what it is compared with."""
 
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from air_jax import inverse_graphics, loop, pose_search, supervised
+from air_jax import infer, inverse_graphics, loop, pose_search, supervised
 from air_jax.data.tabletop import create_tabletop
 from air_jax.experiments import ablation
 from air_jax.inverse_graphics import Objects3D
@@ -63,6 +65,28 @@ def test_a_run_leaves_a_model_and_what_it_is_worth(trained):
     assert np.isfinite(model.iwae(images[:2], key=jax.random.key(0), num_samples=3)).all()
     again = inverse_graphics.as_objects(model.air.scene, found.identities, found.poses)
     np.testing.assert_allclose(again.reconstructions, found.reconstructions, atol=1e-5)
+
+
+def test_the_command_says_which_object_stands_where(trained, tmp_path):
+    folder, _ = trained
+    scenes = create_tabletop(**tiny_config()["data"]).test
+    images = np.concatenate([scenes.images, np.full((1, 8, 8, 3), 255, np.uint8)])
+    np.save(tmp_path / "scenes.npy", images)
+    options = ("--checkpoint", folder, "--input", tmp_path / "scenes.npy", "--output", tmp_path)
+    assert infer.main([*map(str, options), "--pictures", "2"]) == 0
+    lines = [json.loads(line) for line in (tmp_path / "objects.jsonl").read_text().splitlines()]
+    assert len(lines) == 7  # a light background is nothing to refuse
+    found = load(folder).infer(scenes.images)
+    names = ("cube", "sphere", "cylinder")
+    for i, line in enumerate(lines[:6]):
+        (one,) = line["objects"]
+        assert line["count"] == 1 and one["identity"] == names[found.identities[i, 0]]
+        np.testing.assert_allclose(one["position"], found.poses[i, 0, :2], rtol=1e-3, atol=1e-4)
+        np.testing.assert_allclose(one["yaw"], np.degrees(found.poses[i, 0, 2]), rtol=1e-3)
+        assert sum(one["identity_probs"].values()) == pytest.approx(1, rel=1e-3)
+        assert line["camera"]["elevation"] == pytest.approx(40, rel=1e-4)
+    pictures = [line["picture"] for line in lines]
+    assert pictures[2:] == [None] * 5 and (tmp_path / pictures[0]).stat().st_size > 1000
 
 
 def test_enumeration_is_for_one_object():

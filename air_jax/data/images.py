@@ -99,6 +99,7 @@ def prepare_images(
     image_size: int,
     invert: bool = False,
     names: Sequence[str] | None = None,
+    any_background: bool = False,
 ) -> Prepared:
     """Brings images to one square size, as a model takes them.
 
@@ -110,10 +111,12 @@ def prepare_images(
         image_size: side of the prepared images, pixels.
         invert: whether images are dark ink on light; they become 1 - image.
         names: what error messages call the images; their place in the sequence if None.
+        any_background: whether a light one is nothing to refuse.
     Returns:
         The images, and how their coordinates and the originals' correspond.
     Raises:
-        LightBackgroundError: if most of an image's border is brighter than 0.5, after inversion.
+        LightBackgroundError: if most of an image's border is brighter than 0.5, after inversion,
+            and the background has to be dark.
         ValueError: if `image_size` is not a positive integer.
     """
     if image_size < 1:
@@ -125,7 +128,8 @@ def prepare_images(
     notes: list[str | None] = [None] * len(images)
     for i, original in enumerate(images):
         image = 1 - original if invert else original
-        _check_background(image, f"image {i}" if names is None else names[i], invert)
+        if not any_background:
+            _check_background(image, f"image {i}" if names is None else names[i], invert)
         image = image.reshape(*image.shape[:2], channels)
         height, width = image.shape[:2]
         if (height, width) != (image_size, image_size):

@@ -24,6 +24,7 @@ from air_jax.experiments import (
     occlusion_report,
     parsing_report,
     representation_report,
+    scenes3d_report,
 )
 
 # What an experiment's results are called, and its own table of them.
@@ -32,6 +33,7 @@ _TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "occlusion.json": occlusion_report.table,
     "parsing.json": parsing_report.table,
     "representation.json": representation_report.table,
+    "scenes3d.json": scenes3d_report.table,
 }
 
 
