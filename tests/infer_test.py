@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from air_jax import export, infer, inference, kinds
+from air_jax import export, infer, kinds
 from tests import tiny
 
 CONFIG = tiny.MODEL_CONFIG
