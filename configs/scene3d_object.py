@@ -67,7 +67,7 @@ def get_config() -> ConfigDict:
     )
 
     # air_jax.inverse_graphics.create_exploration
-    config.exploration = ConfigDict({"start": 1.0, "steps": 1_000})
+    config.exploration = ConfigDict({"start": 1.0, "steps": 2_500})
 
     # air_jax.train.create_optimizer
     config.optimizer = ConfigDict(
