@@ -16,8 +16,9 @@ import numpy as np
 from air_jax import parallel, trained
 from air_jax.draw import DrawModel
 from air_jax.inference import Model
-from air_jax.models.air import Trace, posterior_mean_noise
+from air_jax.models.air import posterior_mean_noise
 from air_jax.models.draw import DRAW, Drawing
+from air_jax.models.trace import Trace
 from air_jax.trained import TrainedModel
 
 BATCH_SIZE = 64

@@ -16,8 +16,9 @@ import jax.numpy as jnp
 from air_jax import control_variates, objectives
 from air_jax.control_variates import CENTRINGS, Moments
 from air_jax.distributions import UnaryCode, reached
-from air_jax.models.air import AIR, Noise, Trace
+from air_jax.models.air import AIR, Noise
 from air_jax.models.modules import Baseline
+from air_jax.models.trace import Trace
 from air_jax.objectives import LossOutput
 
 NAMES = ("nvil", "enumerate", "reinforce", "vimco")
@@ -267,7 +268,7 @@ def create_surrogate(
     Raises:
       ValueError: see `create_loss`.
     """
-    _check(estimator, num_samples, centring)
+    check(estimator, num_samples, centring)
 
     def over_samples(tree):
         return tree if num_samples == 1 else jax.tree.map(lambda leaf: leaf.mean(0), tree)
@@ -347,7 +348,7 @@ def create_loss(
     return loss
 
 
-def _check(estimator: str, num_samples: int, centring: str) -> None:
+def check(estimator: str, num_samples: int, centring: str) -> None:
     """Raises ValueError where name, number of samples and centring do not go together."""
     if estimator not in NAMES:
         raise ValueError(f"estimator is {estimator!r}; valid names are {', '.join(NAMES)}.")

@@ -1,7 +1,6 @@
 """What a model of 3-D scenes is worth: identities, poses, camera, counts (paper, Sec. 3.2)."""
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import chex
@@ -44,7 +43,7 @@ def evaluate(
 
 
 def validation_scalars(found: Objects3D, scenes: Scenes3D) -> dict[str, float]:
-    """What a validation logs: ELBO and its terms, counts, and identities of scenes of one object.
+    """What a validation logs: ELBO and its terms, counts, and identities of what `match` pairs.
 
     Args:
       found: what a model says about the scenes.
@@ -108,7 +107,7 @@ def measure(found: Objects3D, scenes: Scenes3D, view: View) -> dict[str, Any]:
         "count_accuracy": metrics.count_accuracy(found.counts, scenes.counts),
         "count_accuracy_per_count": {str(n): value for n, value in per_count.items()},
     }
-    if found.counts.max() == 1 == scenes.counts.min():
+    if (scenes.counts == 1).all():
         results["reconstruction_error_per_model"] = {
             model.name: float(squared[here].mean())
             for i, model in enumerate(view.catalogue)
@@ -200,5 +199,5 @@ def _wrap(angle: np.ndarray) -> np.ndarray:
     return np.mod(angle + math.pi, 2 * math.pi) - math.pi
 
 
-def _mean_distance(some: np.ndarray, others: Sequence[Any] | np.ndarray) -> float:
-    return float(np.linalg.norm(some - np.asarray(others), axis=-1).mean())
+def _mean_distance(some: np.ndarray, others: np.ndarray) -> float:
+    return float(np.linalg.norm(some - others, axis=-1).mean())

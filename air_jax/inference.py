@@ -19,7 +19,8 @@ import numpy as np
 from air_jax import distributions, metrics, objectives, parallel, trained
 from air_jax.distributions import UnaryCode
 from air_jax.models import detection, spatial_transformer
-from air_jax.models.air import AIR, Trace, create_air, posterior_mean_noise, sample_noise
+from air_jax.models.air import AIR, create_air, posterior_mean_noise, sample_noise
+from air_jax.models.trace import Trace
 
 
 class Objects(NamedTuple):

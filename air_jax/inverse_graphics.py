@@ -14,10 +14,10 @@ import numpy as np
 
 from air_jax import distributions, estimators, objectives, parallel, train, trained
 from air_jax.distributions import UnaryCode
-from air_jax.models.air import Trace
 from air_jax.models.air3d import AIR3D, create_air3d, prior_over_counts
 from air_jax.models.modules import Baseline
 from air_jax.models.scene3d import Scene3D
+from air_jax.models.trace import Trace
 from air_jax.objectives import LossOutput
 from air_jax.train import TrainState
 
@@ -97,6 +97,7 @@ def create_training(
         return prior_over_counts(air, counts_prior(step))
 
     share = create_exploration(**exploration)
+    estimators.check(estimator, num_samples, centring)
     if estimator == "enumerate":
         if air.num_steps > 1 or not air.fixed_count:
             raise ValueError(
@@ -218,6 +219,13 @@ def _infer_batch(air, params, prior_logits, images, keys):
     }
 
 
+@functools.partial(jax.jit, static_argnames="air")
+def _detect_batch(air, params, images):
+    """Counts, identities and poses at the posterior's mode; what else a pass does is left out."""
+    mean = _apply(air, params, images, air.mean_noise(len(images)), mode=True)
+    return mean.posterior.mode_count(), mean.z_what, mean.z_where
+
+
 def _wrap(angle: jax.Array) -> jax.Array:
     """The same angle in [-pi, pi)."""
     return jnp.mod(angle + jnp.pi, 2 * jnp.pi) - jnp.pi
@@ -271,6 +279,27 @@ class Model3D(NamedTuple):
             batches.append(jax.tree.map(lambda leaf: leaf[: stop - start], found))  # noqa: B023
         return Objects3D(**jax.tree.map(lambda *leaves: np.concatenate(leaves), *batches))
 
+    def detect(
+        self, images: np.ndarray, *, batch_size: int = 256
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Counts `[n]`, identities `[n, N]` and poses `[n, N, 3]`, and no rendering of them.
+
+        Args:
+          images: as in `infer`.
+          batch_size: images at a time.
+
+        Raises:
+          ValueError: if the shape or the range of the images is another, or `batch_size` < 1.
+        """
+        images = self._check(images)
+        params = parallel.replicate(self.params)
+        batches = []
+        for start, stop, batch in trained.batches(images, batch_size):
+            found = jax.device_get(_detect_batch(self.air, params, batch))
+            batches.append([leaf[: stop - start] for leaf in found])
+        counts, identities, poses = map(np.concatenate, zip(*batches, strict=True))
+        return counts, identities, poses
+
     def iwae(
         self,
         images: np.ndarray,
@@ -315,24 +344,6 @@ def create_model(config: Mapping[str, Any], params: Any) -> Model3D:
     prior = distributions.create_prior(**config["prior"], num_steps=air.num_steps)
     final = prior_over_counts(air, prior(jnp.asarray(config["prior"]["steps"])))
     return Model3D(air=air, params=params, prior=final, config=dict(config))
-
-
-def create_scene_model(section: Mapping[str, Any], *, image_size: int, channels: int) -> Scene3D:
-    """The scene model of a config's section `scene`.
-
-    Args:
-      section: keyword arguments of `Scene3D` but the next two.
-      image_size: side of the images in pixels.
-      channels: C.
-
-    Raises:
-      TypeError: if the section has an unknown key or lacks one.
-      ValueError: if a value is not one that there is.
-    """
-    plain: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in section.items()
-    }
-    return Scene3D(image_size=image_size, channels=channels, **plain)
 
 
 @functools.partial(jax.jit, static_argnames="scene")

@@ -85,6 +85,29 @@ def _air_warnings(config: Config) -> list[str]:
     return warnings
 
 
+def _air3d_warnings(config: Config) -> list[str]:
+    data, scene, inference = config["data"], config["scene"], config["inference"]
+    warnings = [
+        f"data.{name} is {data[name]} and scene.{name} {scene[name]}: the model renders other "
+        "scenes than it sees."
+        for name in ("catalogue", "field_of_view")
+        if data[name] != scene[name]
+    ]
+    if data["extent"] > scene["reach"]:
+        warnings.append(
+            f"data.extent is {data['extent']} and scene.reach {scene['reach']}: objects stand "
+            "where the model has no place for them."
+        )
+    if any(data["camera_range"]) and not any(scene["camera_scale"]):
+        warnings.append("data.camera_range is not 0, but scene.camera_scale says that it is known.")
+    if max(data["counts"]) > inference["num_steps"]:
+        warnings.append(
+            f"scenes hold up to {max(data['counts'])} objects and the network takes "
+            f"{inference['num_steps']} steps (inference.num_steps)."
+        )
+    return warnings
+
+
 _EVALUATION = Section(evaluate.evaluate, frozenset({"model", "scenes", "key"}))
 
 KINDS = {
@@ -137,7 +160,7 @@ KINDS = {
         create_model=inverse_graphics.create_model,
         evaluate=evaluate3d.evaluate,
         validate=evaluate3d.validation_scalars,
-        warnings=lambda config: [],
+        warnings=_air3d_warnings,
     ),
 }
 

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from air_jax.distributions import UnaryCode
-from air_jax.models.air import Trace
+from air_jax.models.trace import Trace
 
 
 class LossOutput(NamedTuple):

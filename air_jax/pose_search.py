@@ -14,7 +14,7 @@ from air_jax.models.scene3d import Scene3D
 
 
 class Found(NamedTuple):
-    """The best of all starts so far, for n images.
+    """The best of where the starts are by then, for n images.
 
     Attributes:
       iterations: that every start has taken.
@@ -43,8 +43,10 @@ def search(
 ) -> list[Found]:
     """Descends from random poses of every identity, with Adam, through the renderer.
 
-    The gradients are the scene model's finite differences, the same that AIR learns by. The rate
-    falls along a cosine to zero.
+    The gradients are the scene model's finite differences, the same that AIR learns by, and places
+    are `reach * tanh(u)` here too, so that no object can leave the image. The rate falls along a
+    cosine to zero at `num_iterations`: fewer of them would be another schedule, not an earlier
+    entry of this one.
 
     Args:
       images: float32 `[n, H, W, 3]` in [0, 1], of one object each.
@@ -53,7 +55,7 @@ def search(
       restarts: starts of each identity.
       num_iterations: of each start.
       record_every: iterations between two entries of what is returned.
-      learning_rate: of Adam, in units of length and radians.
+      learning_rate: of Adam, for u and for the yaw in radians; not tuned.
 
     Returns:
       What was found after every `record_every` iterations, ascending.
@@ -70,12 +72,11 @@ def search(
     identities = jnp.tile(jnp.repeat(jnp.arange(scene.num_identities), restarts), num_images)
     key_place, key_yaw = jax.random.split(key)
     latent = scene.position_scale * jax.random.normal(key_place, (num_images * starts, 2))
-    place = scene.place(latent)
     yaw = jax.random.uniform(key_yaw, (num_images * starts, 1), minval=-jnp.pi, maxval=jnp.pi)
-    poses = jnp.concatenate([place, yaw], axis=-1)
+    latents = jnp.concatenate([latent, yaw], axis=-1)
     targets = jnp.asarray(images)
     optimizer = optax.adam(optax.cosine_decay_schedule(learning_rate, num_iterations))
-    state = (poses, optimizer.init(poses))
+    state = (latents, optimizer.init(latents))
     step = functools.partial(_descend, scene, optimizer, record_every, starts)
     compiled = jax.jit(step).lower(state, identities, targets).compile()
     found, began = [], time.monotonic()
@@ -89,10 +90,15 @@ def search(
                 time.monotonic() - began,
                 errors.min(-1),
                 np.asarray(identities)[best],
-                np.asarray(state[0])[best],
+                np.asarray(_poses(scene, state[0]))[best],
             )
         )
     return found
+
+
+def _poses(scene, latents):
+    """`(u, yaw)` to `(x, y, yaw)`, `[..., 3]`."""
+    return jnp.concatenate([scene.place(latents[..., :2]), latents[..., 2:]], axis=-1)
 
 
 def _descend(scene, optimizer, iterations, starts, state, identities, targets):
@@ -101,16 +107,17 @@ def _descend(scene, optimizer, iterations, starts, state, identities, targets):
     camera = jnp.broadcast_to(scene.prior_camera().loc, (len(identities), 2))
     present = jnp.ones((len(identities), 1))
 
-    def errors(poses):
+    def errors(latents):
+        poses = _poses(scene, latents)
         drawn = scene.render(identities[:, None], present, poses[:, None], camera)
         return jnp.square(drawn - targets).sum((1, 2, 3))
 
     def iteration(_, state):
-        poses, opt_state = state
-        # Scaled as a log-likelihood; Adam does not mind.
-        gradient = jax.grad(lambda poses: errors(poses).sum())(poses)
-        updates, opt_state = optimizer.update(gradient, opt_state, poses)
-        return optax.apply_updates(poses, updates), opt_state
+        latents, opt_state = state
+        # Of the log-likelihood but for its scale, which Adam does not mind.
+        gradient = jax.grad(lambda latents: errors(latents).sum())(latents)
+        updates, opt_state = optimizer.update(gradient, opt_state, latents)
+        return optax.apply_updates(latents, updates), opt_state
 
     state = jax.lax.fori_loop(0, iterations, iteration, state)
     return state, errors(state[0])

@@ -114,7 +114,7 @@ def train_supervised(
     data = jnp.asarray(scenes.images), scenes.identities[:, 0], scenes.poses[:, 0]
     folds = _folds(scene)
 
-    def one_step(carry, step):
+    def one_step(data, carry, step):
         params, opt_state = carry
         places = jax.random.randint(
             jax.random.fold_in(key_steps, step), (batch_size,), 0, len(data[0])
@@ -131,12 +131,13 @@ def train_supervised(
         return (optax.apply_updates(params, updates), opt_state), value
 
     @jax.jit
-    def steps(carry, first):
-        return jax.lax.scan(one_step, carry, first + jnp.arange(steps_per_call))
+    def steps(carry, data, first):
+        step = functools.partial(one_step, data)
+        return jax.lax.scan(step, carry, first + jnp.arange(steps_per_call))
 
     carry, values = (params, optimizer.init(params)), jnp.zeros((1,))
     for first in range(0, num_steps, steps_per_call):
-        carry, values = steps(carry, first)
+        carry, values = steps(carry, data, first)
     if not np.isfinite(values).all():
         raise ValueError(f"the loss is not finite after {num_steps} steps; lower learning_rate.")
     return SupervisedModel(network, scene, jax.device_get(carry[0]["model"]))

@@ -7,7 +7,7 @@ import pytest
 
 from air_jax import control_variates, estimators, objectives
 from air_jax.distributions import UnaryCode
-from air_jax.models.air import Trace
+from air_jax.models.trace import Trace
 
 NUM_IDENTITIES = 3
 PRIOR = UnaryCode(jnp.array([0.4, -0.3]))

@@ -15,7 +15,7 @@ import pytest
 
 from air_jax import control_variates, distributions, estimators
 from air_jax.control_variates import CENTRINGS
-from air_jax.models.air import Trace
+from air_jax.models.trace import Trace
 from tests import tiny
 
 NUM_STEPS = 2

@@ -18,7 +18,7 @@ LAYERS = (
     {"render.mujoco_worker"},
     {"render.mujoco"},
     {"charts", "collapse", "models.modules", "reliability", "scan_policy"},
-    {"models.autoencoder", "models.classifier", "models.draw", "models.scene2d"},
+    {"models.autoencoder", "models.classifier", "models.draw", "models.scene2d", "models.trace"},
     {"models.scene3d", "models.supervised"},
     {"models.air"},
     {"models.air3d"},

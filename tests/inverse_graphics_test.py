@@ -7,11 +7,23 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from air_jax import infer, inverse_graphics, loop, pose_search, supervised
+from air_jax import (
+    control_variates,
+    estimators,
+    infer,
+    inverse_graphics,
+    loop,
+    pose_search,
+    supervised,
+)
 from air_jax.data.tabletop import create_tabletop
+from air_jax.distributions import UnaryCode
 from air_jax.experiments import ablation
 from air_jax.inverse_graphics import Objects3D
 from air_jax.kinds import load
+from air_jax.models import air3d
+from air_jax.models.air3d import create_air3d
+from air_jax.models.scene3d import create_scene3d
 from configs import scene3d_object
 
 TINY = {
@@ -63,6 +75,10 @@ def test_a_run_leaves_a_model_and_what_it_is_worth(trained):
     assert found.identities.shape == (6, 1) and found.poses.shape == (6, 1, 3)
     assert (np.abs(found.poses[..., 2]) <= np.pi).all()
     assert np.isfinite(model.iwae(images[:2], key=jax.random.key(0), num_samples=3)).all()
+    counts, identities, poses = model.detect(images)
+    np.testing.assert_array_equal(counts, found.counts)
+    np.testing.assert_array_equal(identities, found.identities)
+    np.testing.assert_allclose(poses[..., :2], found.poses[..., :2], atol=1e-5)
     again = inverse_graphics.as_objects(model.air.scene, found.identities, found.poses)
     np.testing.assert_allclose(again.reconstructions, found.reconstructions, atol=1e-5)
 
@@ -97,6 +113,42 @@ def test_enumeration_is_for_one_object():
         inverse_graphics.create_training(**options, num_train_steps=4, image_size=8, channels=3)
 
 
+def test_enumeration_is_what_the_score_function_is_on_average():
+    """Of one image: the mean gradient over many noises, within its standard errors."""
+    config = tiny_config()
+    air = create_air3d(
+        scene=config["scene"], inference=config["inference"], image_size=8, channels=3
+    )
+    images = jnp.array(create_tabletop(**config["data"]).train.images[:1] / 255.0, jnp.float32)
+    params = {"model": jax.jit(air.init)(jax.random.key(0), images, air.mean_noise(1))["params"]}
+    prior = air3d.prior_over_counts(air, UnaryCode(jnp.zeros(1)))
+
+    def gradients(surrogate):
+        def one(key):
+            noise = air.sample_noise(key[None])
+
+            def loss(bias):
+                changed = {**params["model"]["predict_what"]["Dense_1"], "bias": bias}
+                what = {**params["model"]["predict_what"], "Dense_1": changed}
+                given = {"model": {**params["model"], "predict_what": what}}
+                return surrogate(given, moments, 0, images, noise).loss.sum()
+
+            return jax.grad(loss)(params["model"]["predict_what"]["Dense_1"]["bias"])
+
+        return np.asarray(jax.jit(jax.vmap(one))(jax.random.split(jax.random.key(1), 4_000)))
+
+    moments = control_variates.initial_moments(1)
+    score = estimators.create_surrogate(
+        "reinforce", air=air, baseline=None, prior=lambda step: prior, centring="none"
+    )
+    sampled = gradients(score)
+    exact = gradients(inverse_graphics._create_enumeration(air, lambda step: prior))
+    errors = np.sqrt((sampled.var(0) + exact.var(0)) / len(sampled))
+    difference = sampled.mean(0) - exact.mean(0)
+    assert (np.abs(difference) < 4 * errors).all()
+    assert (np.abs(exact.mean(0)) > 4 * errors).any()  # there is something to tell
+
+
 def test_exploration_falls_from_its_start_to_zero():
     share = inverse_graphics.create_exploration(start=0.8, steps=10)
     np.testing.assert_allclose([share(jnp.array(i)) for i in (0, 5, 10, 99)], [0.8, 0.4, 0, 0])
@@ -106,7 +158,7 @@ def test_exploration_falls_from_its_start_to_zero():
 
 
 def scene_model(config):
-    return inverse_graphics.create_scene_model(config["scene"], image_size=8, channels=3)
+    return create_scene3d(config["scene"], image_size=8, channels=3)
 
 
 @pytest.mark.parametrize("rotation", ["raw", "folded"])
@@ -140,7 +192,7 @@ def supervised_error(identities, poses, scenes, rotation):
 def test_optimisation_finds_a_scene_that_is_easy():
     config = tiny_config(data__num_test=3)
     test = create_tabletop(**{**config["data"], "image_size": 16}).test
-    scene = inverse_graphics.create_scene_model(config["scene"], image_size=16, channels=3)
+    scene = create_scene3d(config["scene"], image_size=16, channels=3)
     found = pose_search.search(
         test.images.astype(np.float32) / 255,
         scene=scene,

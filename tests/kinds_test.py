@@ -8,7 +8,7 @@ from air_jax import kinds
 from air_jax.draw import DrawModel
 from air_jax.experiments import estimators, reliability
 from configs import draw as draw_config
-from configs import smoke
+from configs import scene3d_object, smoke
 from tests import tiny
 
 
@@ -54,3 +54,15 @@ def test_what_is_seldom_meant_is_said():
     first, second = kinds.of(config).warnings(config)
     assert "never trained with" in first
     assert "up to 3 objects and the network takes 2 steps" in second
+
+
+def test_sections_that_describe_two_different_tables_are_warned_of():
+    config = scene3d_object.get_config()
+    assert kinds.of(config).warnings(config) == []
+    config.scene.catalogue = "crockery"
+    config.data.extent = 2.0
+    config.data.camera_range = (5.0, 0.0)
+    config.data.counts = (1, 2)
+    other, far, camera, many = kinds.of(config).warnings(config)
+    assert "data.catalogue is solids and scene.catalogue crockery" in other
+    assert "no place for them" in far and "known" in camera and "up to 2 objects" in many

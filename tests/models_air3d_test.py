@@ -147,7 +147,7 @@ def test_what_cannot_be_is_refused():
         ({"catalogue": "cars"}, "valid names are 'solids', 'crockery'"),
         ({"gradient": "magic"}, "valid names are 'finite_difference', 'none'"),
         ({"reach": 0.0}, "reach is 0.0"),
-        ({"camera_scale": (-1.0, 0.0)}, "neither may be negative"),
+        ({"camera_scale": (8.0, 0.0)}, "both must be positive, or both 0"),
     ):
         with pytest.raises(ValueError, match=message):
             create(**changes)
@@ -165,3 +165,18 @@ def test_the_empty_table_is_what_no_object_leaves():
         jnp.zeros((1, 1), jnp.int32), jnp.zeros((1, 1)), jnp.zeros((1, 1, 3)), camera
     )
     np.testing.assert_allclose(scene.empty, nothing[0], atol=1e-6)
+
+
+def test_divergences_are_the_means_of_their_log_ratios():
+    """Of one image over many noises: E_q[log p - log q] = -KL, of poses and camera."""
+    air = create(num_steps=1)
+    batch = jnp.tile(images(1), (4_096, 1, 1, 1))
+    trace = apply(air, init(air), batch, noise_of(air, 4_096), jnp.zeros((4_096, 1), jnp.int32))
+    pairs = {
+        "where": trace.log_ratio_where[:, 0] + trace.kl_where[:, 0],
+        "scene": trace.log_ratio_scene + trace.kl_scene,
+    }
+    for name, difference in pairs.items():
+        error = difference.std() / np.sqrt(len(difference))
+        assert abs(difference.mean()) < 4 * error, name
+    assert trace.kl_where.mean() > 0.1 and trace.kl_scene.mean() > 0.01

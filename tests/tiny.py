@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from air_jax.models.air import AIR, Noise, Trace, create_air, posterior_mean_noise, sample_noise
+from air_jax.models.air import AIR, Noise, create_air, posterior_mean_noise, sample_noise
 from air_jax.models.modules import Baseline
+from air_jax.models.trace import Trace
 
 IMAGE_SIZE = 6
 

@@ -111,9 +111,10 @@ def create_tabletop(
         sets[name] = _draw(
             _compose(sizes[name], counts, len(models), repetition, extent, camera_range, rng), view
         )
+    # Not of the images: their last bits depend on the device that drew them.
     digest = hashlib.sha256()
     for scenes in sets.values():
-        for array in scenes:
+        for array in (scenes.counts, scenes.identities, scenes.poses, scenes.cameras):
             digest.update(np.ascontiguousarray(array).data)
     description = {
         "source": f"tabletop, {catalogue}",

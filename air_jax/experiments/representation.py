@@ -170,7 +170,8 @@ class _Part:
         return found
 
     def write(self, measured: Mapping[str, Any]) -> None:
-        write_json(self._file, {"question": self._question, **measured})
+        made = {"question": self._question, **provenance.surroundings(), **measured}
+        write_json(self._file, made)
 
 
 def _together(

@@ -32,7 +32,7 @@ def line(row: Mapping[str, Any]) -> dict[str, Any]:
         "cube_rotation": rotation.get("cube", {}).get("median"),
         "cube_rotation_raw": rotation.get("cube", {}).get("raw_median"),
         "cylinder_rotation": rotation.get("cylinder", {}).get("median"),
-        "reconstruction_error_cube": row["reconstruction_error_per_model"].get("cube"),
+        "reconstruction_error_cube": row.get("reconstruction_error_per_model", {}).get("cube"),
     }
     return {name: flat.get(name) for name in ("method", "seed", *MEASURES)}
 
@@ -65,7 +65,7 @@ def summarise(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def against_time(
     search: Sequence[pose_search.Found], rows: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
-    """What the optimisation reaches in how much time, and when it is as good as AIR.
+    """What the optimisation reaches in how much time, and when it is as good as AIR on its images.
 
     Args:
       search: its records, ascending.
@@ -89,7 +89,7 @@ def against_time(
     air = [row for row in rows if row["method"] == "AIR"]
     if not air:
         return {"curve": curve, "equal_error": None}
-    error = float(np.mean([row["reconstruction_error"] for row in air]))
+    error = float(np.mean([row["reconstruction_error_few"] for row in air]))
     seconds = float(np.median([row["seconds_per_image"] for row in air]))
     reached = [
         point["seconds_per_image"] for point in curve if point["reconstruction_error"] <= error

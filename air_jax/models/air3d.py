@@ -11,8 +11,8 @@ import jax.numpy as jnp
 
 from air_jax.distributions import UnaryCode, WrappedNormal
 from air_jax.models import modules
-from air_jax.models.air import Trace
-from air_jax.models.scene3d import CAMERA_SIZE, POSE_SIZE, Scene3D
+from air_jax.models.scene3d import CAMERA_SIZE, POSE_SIZE, Scene3D, create_scene3d
+from air_jax.models.trace import Trace
 
 # Log-odds of an object that is always there: its probability is 1 in float32.
 _CERTAIN = 40.0
@@ -265,16 +265,8 @@ def create_air3d(
       TypeError: if a section has an unknown key or lacks one.
       ValueError: if a value is not one that there is.
     """
-    model = Scene3D(image_size=image_size, channels=channels, **_hashable(scene))
-    return AIR3D(scene=model, **_hashable(inference))
-
-
-def _hashable(section: Mapping[str, Any]) -> dict[str, Any]:
-    """Config lists as tuples: module attributes are static arguments of compiled functions."""
-    return {
-        name: tuple(value) if isinstance(value, list | tuple) else value
-        for name, value in section.items()
-    }
+    model = create_scene3d(scene, image_size=image_size, channels=channels)
+    return AIR3D(scene=model, **modules.hashable(inference))
 
 
 def prior_over_counts(air: AIR3D, prior: UnaryCode) -> UnaryCode:

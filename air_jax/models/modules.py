@@ -1,6 +1,7 @@
 """Small networks that the models are made of."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import chex
 import distrax
@@ -12,6 +13,14 @@ from air_jax.models import spatial_transformer
 
 # With it the maps are peaked enough, from the first steps on, for their places to differ.
 _PLACE_GAIN = 8.0
+
+
+def hashable(section: Mapping[str, Any]) -> dict[str, Any]:
+    """A config's section with its lists as tuples: attributes of modules are static arguments."""
+    return {
+        name: tuple(value) if isinstance(value, list | tuple) else value
+        for name, value in section.items()
+    }
 
 
 class MLP(nn.Module):

@@ -7,6 +7,8 @@ the scene.
 import dataclasses
 import functools
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import chex
 import distrax
@@ -14,6 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from air_jax import distributions
+from air_jax.models.modules import hashable
 from air_jax.render import finite_difference, raycast
 from air_jax.render import scene as description
 from air_jax.render.scene import CATALOGUES, View
@@ -78,8 +81,10 @@ class Scene3D:
         for name in positive:
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be positive.")
-        if min(self.camera_scale) < 0:
-            raise ValueError(f"camera_scale is {self.camera_scale}; neither may be negative.")
+        if min(self.camera_scale) < 0 or (min(self.camera_scale) == 0 < max(self.camera_scale)):
+            raise ValueError(
+                f"camera_scale is {self.camera_scale}; both must be positive, or both 0."
+            )
 
     @property
     def view(self) -> View:
@@ -170,3 +175,18 @@ class Scene3D:
     def log_likelihood(self, images: jax.Array, canvas: jax.Array) -> jax.Array:
         """log p(x | z) = log N(x; canvas, likelihood_scale), nats, `[..., H, W, C]` to `[...]`."""
         return distributions.image_log_prob(images, canvas, scale=self.likelihood_scale)
+
+
+def create_scene3d(section: Mapping[str, Any], *, image_size: int, channels: int) -> Scene3D:
+    """Builds the scene model from its config section.
+
+    Args:
+      section: keyword arguments of `Scene3D` but the next two.
+      image_size: side of the images in pixels.
+      channels: C.
+
+    Raises:
+      TypeError: if the section has an unknown key or lacks one.
+      ValueError: if a value is not one that there is.
+    """
+    return Scene3D(image_size=image_size, channels=channels, **hashable(section))
