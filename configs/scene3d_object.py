@@ -41,12 +41,13 @@ def get_config() -> ConfigDict:
             "catalogue": "solids",
             "field_of_view": 34.0,
             "supersampling": 1,
+            # Further out than objects stand, and still in the image (WORKSPACE.md).
             "reach": 1.4,
             "position_scale": 0.9,
             "camera_scale": (0.0, 0.0),
             "likelihood_scale": 0.1,
             "gradient": "finite_difference",
-            "position_step": 0.06,
+            "position_step": 0.06,  # half a pixel
             "angle_step": 9.0,
         }
     )
@@ -66,7 +67,8 @@ def get_config() -> ConfigDict:
         }
     )
 
-    # air_jax.inverse_graphics.create_exploration
+    # air_jax.inverse_graphics.create_exploration; with 1,000 steps one seed of two gave up
+    # cylinders (WORKSPACE.md).
     config.exploration = ConfigDict({"start": 1.0, "steps": 2_500})
 
     # air_jax.train.create_optimizer
