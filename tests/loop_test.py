@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import air_jax
-from air_jax import checkpoint, export, loop, sections, train, writer
+from air_jax import checkpoint, export, kinds, loop, sections, train, writer
 from air_jax.interruption import Interrupted
 from air_jax.monitor import Monitor, NonFiniteError
 from configs import smoke
@@ -155,13 +155,13 @@ def test_another_config_is_refused_with_the_differing_keys(finished):
 
 def test_other_data_under_the_same_config_is_refused(finished, monkeypatch):
     workdir, _, _ = finished
-    create = loop.create_dataset
+    create = kinds.create_dataset
 
-    def create_other(**options):
-        dataset = create(**options)
+    def create_other(config):
+        dataset = create(config)
         return dataset._replace(description={**dataset.description, "digest": "another"})
 
-    monkeypatch.setattr(loop, "create_dataset", create_other)
+    monkeypatch.setattr(kinds, "create_dataset", create_other)
     for start in (loop.run, loop.evaluate_run):
         with pytest.raises(ValueError, match="begun with other data"):
             start(tiny_config(estimator="nvil"), str(workdir))
