@@ -135,8 +135,12 @@ def measure_gradients(arguments: argparse.Namespace) -> list[dict[str, Any]]:
         true = random_scenes(catalogue, arguments.num_scenes // 4 or 1, seed=2)
         for parameter, (_, small) in _PARAMETERS.items():
             reference = _gradients(catalogue, true, parameter, _REFERENCE_RAYS, small)
-            for rays, position, degrees in _SETTINGS[: arguments.settings]:
-                step = position if parameter in ("x", "y") else math.radians(degrees)
+            is_place = parameter in ("x", "y")
+            settings = [
+                (rays, position if is_place else math.radians(degrees))
+                for rays, position, degrees in _SETTINGS[: arguments.settings]
+            ]
+            for rays, step in dict.fromkeys(settings):
                 found = _gradients(catalogue, true, parameter, rays, step)
                 norms = np.linalg.norm(found) * np.linalg.norm(reference)
                 rows.append(

@@ -46,7 +46,6 @@ def get_config() -> ConfigDict:
             "position_scale": 0.9,
             "camera_scale": (0.0, 0.0),
             "likelihood_scale": 0.1,
-            "gradient": "finite_difference",
             "position_step": 0.06,  # half a pixel
             "angle_step": 9.0,
         }

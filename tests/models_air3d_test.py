@@ -20,7 +20,6 @@ SCENE = {
     "position_scale": 0.9,
     "camera_scale": (8.0, 3.0),
     "likelihood_scale": 0.3,
-    "gradient": "finite_difference",
     "position_step": 0.12,
     "angle_step": 10.0,
 }
@@ -145,7 +144,6 @@ def test_poses_and_camera_learn_through_the_renderer():
 def test_what_cannot_be_is_refused():
     for changes, message in (
         ({"catalogue": "cars"}, "valid names are 'solids', 'crockery'"),
-        ({"gradient": "magic"}, "valid names are 'finite_difference', 'none'"),
         ({"reach": 0.0}, "reach is 0.0"),
         ({"camera_scale": (8.0, 0.0)}, "both must be positive, or both 0"),
     ):

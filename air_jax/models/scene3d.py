@@ -21,7 +21,6 @@ from air_jax.render import finite_difference, raycast
 from air_jax.render import scene as description
 from air_jax.render.scene import CATALOGUES, View
 
-GRADIENTS = ("finite_difference", "none")
 POSE_SIZE = 3  # x, y, yaw
 CAMERA_SIZE = 2  # azimuth, elevation
 
@@ -47,7 +46,6 @@ class Scene3D:
       camera_scale: standard deviations of the camera's azimuth and elevation about
         `render.scene.CAMERA`, degrees; zeros where the camera is known.
       likelihood_scale: standard deviation of p(x | z), in pixel values.
-      gradient: "finite_difference", as in the paper, or "none".
       position_step: of the finite differences, in units of length; half a pixel is about 0.06.
       angle_step: likewise, of yaw and camera, degrees.
     """
@@ -61,7 +59,6 @@ class Scene3D:
     position_scale: float
     camera_scale: tuple[float, float]
     likelihood_scale: float
-    gradient: str
     position_step: float
     angle_step: float
 
@@ -70,10 +67,6 @@ class Scene3D:
             raise ValueError(
                 f"catalogue is {self.catalogue!r}; valid names are "
                 f"{', '.join(map(repr, CATALOGUES))}."
-            )
-        if self.gradient not in GRADIENTS:
-            raise ValueError(
-                f"gradient is {self.gradient!r}; valid names are {', '.join(map(repr, GRADIENTS))}."
             )
         if self.channels != 3:
             raise ValueError(f"channels is {self.channels}; the renderer's images have 3.")
@@ -160,8 +153,6 @@ class Scene3D:
             )
             return raycast.render(scene, self.view)
 
-        if self.gradient == "none":
-            return lambda params, others: jax.lax.stop_gradient(render(params, others))
         return finite_difference.central_differences(render, steps)
 
     @functools.cached_property
