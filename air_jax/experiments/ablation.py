@@ -47,7 +47,8 @@ RECIPE: dict[str, Changes] = {
 DAIR: dict[str, Changes] = {
     "as_shipped": {},
     "place_regression": {"inference.place": "regression"},
-    "embedding_256": {"inference.embedding_size": 256},
+    "place_span_1.6": {"inference.place_span": 1.6},
+    "embedding_64": {"inference.embedding_size": 64},
     "glimpse_from_image": {"inference.glimpse_source": "image"},
     "prior_constant": {"prior.steps": 0},
 }
