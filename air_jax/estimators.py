@@ -208,6 +208,13 @@ def _pathwise(trace: Trace, prior: UnaryCode) -> jax.Array:
     return value - terms["kl_scene"] if "kl_scene" in terms else value
 
 
+def _guidance(trace: Trace) -> jax.Array:
+    """What decisions are told while they are explored, `[(K,) B]`."""
+    if trace.guidance is None:
+        return jnp.zeros(trace.z_pres.shape[:-1])
+    return trace.guidance.sum(-1)
+
+
 def initial_statistics(estimator: str, num_steps: int) -> Any:
     """Moving statistics before the first step: moments `[N]`, or nothing for `enumerate`."""
     return () if estimator == "enumerate" else control_variates.initial_moments(num_steps)
@@ -288,6 +295,7 @@ def create_surrogate(
         if estimator == "vimco":
             value, bound, observed = vimco(trace, p_pres, **options)
             metrics = {**over_samples(metrics), "iwae": bound}
+            value = value + over_samples(_guidance(trace))
             return LossOutput(value, metrics, over_samples(observed))
         if estimator == "reinforce":
             value, observed = reinforce(trace, p_pres, **options)
@@ -299,6 +307,7 @@ def create_surrogate(
             value, baseline_loss, observed = nvil(trace, p_pres, baseline=predicted, **options)
             metrics["baseline_loss"] = baseline_loss
             value = value + baseline_loss
+        value = value + _guidance(trace)
         return over_samples(LossOutput(value, metrics, observed))
 
     return surrogate

@@ -143,28 +143,36 @@ def create_training(
     return train.Training(train_step, jax.jit(init))
 
 
-def create_exploration(*, start: float, steps: int) -> Callable[[jax.Array], jax.Array]:
-    """The share of the uniform law in q(z_what) as a function of the training step.
+def create_exploration(*, start: float, hold: int, steps: int) -> Callable[[jax.Array], jax.Array]:
+    """The share of an exploring law in q(z_pres) and q(z_what) as a function of the training step.
 
-    While poses are still far off, the likelihood prefers whatever object shows least; an identity
-    that is given up then is never tried again where it would fit. So identities are tried at random
-    until poses are known. Not in the paper's text (WORKSPACE.md has the measurement).
+    While poses are still far off, the likelihood prefers whatever object shows least, or none; an
+    identity that is given up then is never tried again where it would fit. So what decides is not
+    left to decide until poses are known: a step takes an identity at random among those with which
+    an object, where the network would put it, makes the image likelier, and stops where there is
+    none. With one object that is known to be there all identities are taken alike.
+
+    What is learned meanwhile of counts is the cross-entropy, with the same share as its weight, of
+    the posterior of a step's decision given its poses, which follows from the same renderings: that
+    of a law with an even chance of one more object. In the end only the estimator is left. None of
+    this is in the paper's text (WORKSPACE.md has the measurement).
 
     Args:
       start: share at step 0, in [0, 1].
-      steps: after which it is 0, falling linearly.
+      hold: steps for which it stays so.
+      steps: after which it is 0, falling linearly from `hold` on.
 
     Raises:
-      ValueError: if `start` is not in [0, 1] or `steps` is negative.
+      ValueError: if `start` is not in [0, 1] or not 0 <= `hold` <= `steps`.
     """
-    if not 0 <= start <= 1 or steps < 0:
+    if not 0 <= start <= 1 or not 0 <= hold <= steps:
         raise ValueError(
-            f"exploration.start is {start}, a share in [0, 1], and exploration.steps {steps}, not "
-            "negative."
+            f"exploration.start is {start}, a share in [0, 1], exploration.hold {hold} and "
+            f"exploration.steps {steps}: these are not negative, and hold not above steps."
         )
 
     def share(step: jax.Array) -> jax.Array:
-        left = 1.0 - step / steps if steps else jnp.zeros(())
+        left = (steps - step) / max(steps - hold, 1)
         return start * jnp.clip(left, 0.0, 1.0)
 
     return share
@@ -348,26 +356,48 @@ def create_model(config: Mapping[str, Any], params: Any) -> Model3D:
 
 @functools.partial(jax.jit, static_argnames="scene")
 def _render(scene, identities, presence, poses, cameras):
-    return scene.render(identities, presence, poses, cameras)
+    return scene.draw(identities, presence, poses, cameras)
 
 
-def as_objects(scene: Scene3D, identities: np.ndarray, poses: np.ndarray) -> Objects3D:
-    """What something other than AIR found, all objects of it there, by a known camera.
+def as_objects(
+    scene: Scene3D,
+    *,
+    identities: np.ndarray,
+    poses: np.ndarray,
+    counts: np.ndarray | None = None,
+    cameras: np.ndarray | None = None,
+) -> Objects3D:
+    """What something other than AIR found.
 
     Args:
       scene: what renders it.
-      identities: int32 `[n, N]`.
+      identities: int32 `[n, N]`; below 0 for objects that are not there.
       poses: `(x, y, yaw)`, `[n, N, 3]`.
+      counts: how many of the objects are there, the first ones, int32 `[n]`; all if None.
+      cameras: azimuth and elevation, radians, `[n, 2]`; the prior's mean if None.
     """
-    presence = np.ones(identities.shape, np.float32)
-    cameras = np.broadcast_to(scene.prior_camera().loc, (len(identities), 2))
+    if counts is None:
+        counts = (identities >= 0).sum(-1).astype(np.int32)
+    presence = (np.arange(identities.shape[1]) < counts[:, None]).astype(np.float32)
+    if cameras is None:
+        cameras = np.broadcast_to(scene.prior_camera().loc, (len(identities), 2))
+    identities = identities.clip(min=0)
     return Objects3D(
-        counts=np.full(len(identities), identities.shape[1], np.int32),
+        counts=counts,
         presence=presence,
         identities=identities,
         identity_probs=np.eye(scene.num_identities, dtype=np.float32)[identities],
         poses=poses,
         cameras=cameras,
-        reconstructions=np.asarray(_render(scene, identities, presence, poses, cameras)),
+        reconstructions=_render_all(scene, identities, presence, poses, cameras),
         elbo_terms={},
     )
+
+
+def _render_all(scene: Scene3D, *leaves: np.ndarray, batch_size: int = 256) -> np.ndarray:
+    parts = []
+    for start in range(0, len(leaves[0]), batch_size):
+        # Always of one size, or the last would be compiled again.
+        chosen = np.arange(start, start + batch_size).clip(max=len(leaves[0]) - 1)
+        parts.append(np.asarray(_render(scene, *(leaf[chosen] for leaf in leaves))))
+    return np.concatenate(parts)[: len(leaves[0])]

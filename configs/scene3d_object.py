@@ -54,6 +54,7 @@ def get_config() -> ConfigDict:
     # air_jax.models.air3d.AIR3D
     config.inference = ConfigDict(
         {
+            "variant": "air",
             "num_steps": 1,
             "fixed_count": True,
             "hidden_size": 256,
@@ -68,7 +69,7 @@ def get_config() -> ConfigDict:
 
     # air_jax.inverse_graphics.create_exploration; with 1,000 steps one seed of two gave up
     # cylinders (WORKSPACE.md).
-    config.exploration = ConfigDict({"start": 1.0, "steps": 2_500})
+    config.exploration = ConfigDict({"start": 1.0, "hold": 0, "steps": 2_500})
 
     # air_jax.train.create_optimizer
     config.optimizer = ConfigDict(

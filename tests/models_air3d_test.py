@@ -6,6 +6,7 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from air_jax.models import air3d
@@ -24,6 +25,7 @@ SCENE = {
     "angle_step": 10.0,
 }
 INFERENCE = {
+    "variant": "air",
     "num_steps": 2,
     "fixed_count": False,
     "hidden_size": 5,
@@ -34,6 +36,9 @@ INFERENCE = {
     "presence_logit": 0.5,
     "yaw_scale": 0.4,
 }
+
+
+TABLE = {**SCENE, "catalogue": "crockery", "camera_scale": (14.4, 4.6), "likelihood_scale": 0.1}
 
 
 def create(**changes):
@@ -115,6 +120,99 @@ def test_identities_can_be_forced_chosen_and_explored():
     half = apply(air, params, batch, noise._replace(exploration=jnp.full((512,), 0.5)))
     mixed = 0.5 * np.exp(apply(air, params, batch, noise).what_log_probs[:, 0]) + 0.5 / 3
     np.testing.assert_allclose(np.exp(half.what_log_probs[:, 0]), mixed, rtol=1e-4)
+
+
+@functools.cache
+def crockery_images():
+    """Scenes of no, one and two pieces as they are rendered, `[192, 16, 16, 3]`."""
+    scene = create_air3d(scene=TABLE, inference=INFERENCE, image_size=16, channels=3).scene
+    keys = jax.random.split(jax.random.key(3), 3)
+    what = jax.random.randint(keys[0], (192, 2), 0, 4)
+    presence = jnp.arange(2) < (jnp.arange(192) % 3)[:, None]
+    places = jax.random.uniform(keys[1], (192, 2, 3), minval=-1.0, maxval=1.0)
+    camera = jnp.array(scene.prior_camera().loc) + 0.1 * jax.random.normal(keys[2], (192, 2))
+    return scene.draw(what, presence.astype(jnp.float32), places, camera)
+
+
+@pytest.mark.parametrize("variant", ["air", "dair"])
+def test_what_helps_is_explored(variant):
+    """An object that is kept makes the image likelier, and nothing does where there is none."""
+    inference = {**INFERENCE, "variant": variant}
+    air = create_air3d(scene=TABLE, inference=inference, image_size=16, channels=3)
+    batch = crockery_images()
+    params = jax.jit(air.init)(jax.random.key(0), batch[:1], air.mean_noise(1))["params"]
+    noise = noise_of(air, 192)
+    trace = apply(air, params, batch, noise._replace(exploration=jnp.ones((192,))))
+    kept = np.asarray(trace.z_pres) > 0
+    assert 0.05 < kept[:, 0].mean() < 0.95
+    before = np.asarray(trace.log_p_x_before)
+    assert (before[:, 1] > before[:, 0])[kept[:, 0]].all()
+    np.testing.assert_array_equal(before[:, 1][~kept[:, 0]], before[:, 0][~kept[:, 0]])
+    assert (trace.log_p_x[:, 0] > before[:, 1])[kept[:, 1]].all()
+    # Nothing that it could have added helps: forced, each identity is refused.
+    for identity in range(4):
+        forced = jnp.full((192, 2), identity)
+        other = apply(air, params, batch, noise._replace(exploration=jnp.ones((192,))), forced)
+        assert not np.asarray(other.z_pres)[~kept[:, 0], 0].any()
+    # Without exploration nothing of it is left.
+    assert trace.guidance.min() >= 0 and trace.guidance[:, 0].min() > 0
+    np.testing.assert_array_equal(apply(air, params, batch, noise).guidance, 0)
+
+
+def test_guidance_leads_to_what_fits():
+    """Descent of the guidance in what decides finds the identity and the count of a scene."""
+    scene = {**TABLE, "position_scale": 1e-3}
+    inference = {**INFERENCE, "hidden_size": 16, "predictor_hidden": (16,)}
+    air = create_air3d(scene=scene, inference=inference, image_size=16, channels=3)
+    scene = air.scene
+    camera = jnp.tile(scene.prior_camera().loc, (2, 1))
+    nowhere = jnp.zeros((2, 1, 3))
+    # A cup where every object is put, and an empty table.
+    batch = scene.draw(jnp.full((2, 1), 2), jnp.array([[1.0], [0.0]]), nowhere, camera)
+    params = jax.jit(air.init)(jax.random.key(0), batch, air.mean_noise(2))["params"]
+    for name in ("predict_where", "predict_camera"):
+        params[name] |= {"Dense_1": jax.tree.map(jnp.zeros_like, params[name]["Dense_1"])}
+    noise = air.mean_noise(2)._replace(exploration=jnp.ones((2,)))
+    heads = {name: params[name] for name in ("predict_pres", "predict_what")}
+    optimizer = optax.adam(0.02)
+    state = optimizer.init(heads)
+
+    @jax.jit
+    def step(heads, state):
+        def loss(heads):
+            return air.apply({"params": {**params, **heads}}, batch, noise).guidance.sum()
+
+        updates, state = optimizer.update(jax.grad(loss)(heads), state)
+        return optax.apply_updates(heads, updates), state
+
+    for _ in range(600):
+        heads, state = step(heads, state)
+    found = apply(air, {**params, **heads}, batch, air.mean_noise(2), mode=True)
+    np.testing.assert_array_equal(found.posterior.mode_count(), [1, 0])
+    assert found.z_what[0, 0] == 2
+
+
+def test_dair_sees_what_is_left():
+    air = create_air3d(
+        scene=TABLE, inference={**INFERENCE, "variant": "dair"}, image_size=16, channels=3
+    )
+    batch = crockery_images()
+    params = jax.jit(air.init)(jax.random.key(0), batch[:1], air.mean_noise(1))["params"]
+    trace = apply(air, params, batch, noise_of(air, 192))
+    camera = trace.z_scene
+    first = [leaf[:, :1] for leaf in (trace.z_what, trace.z_pres, trace.z_where)]
+    np.testing.assert_allclose(
+        trace.errors[:, 1], batch - air.scene.draw(*first, camera), atol=1e-5
+    )
+    nothing = air.scene.draw(first[0], 0 * first[1], first[2], camera)
+    np.testing.assert_allclose(trace.errors[:, 0], batch - nothing, atol=1e-5)
+    # What the first step found reaches the second one through the image alone.
+    one = jax.tree.map(lambda leaf: leaf[:1], noise_of(air, 192))
+    present = one._replace(pres=jnp.zeros_like(one.pres))
+    traces = [
+        apply(air, params, batch[1:2], present, jnp.array([[identity, 0]])) for identity in (0, 3)
+    ]
+    assert np.abs(traces[0].presence_logit - traces[1].presence_logit)[0, 1] > 0
 
 
 def test_identities_have_their_frequencies():

@@ -28,8 +28,7 @@ without a rendering where the method needs none. The workdir gets
 
 import argparse
 import pathlib
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -45,41 +44,21 @@ from air_jax import (
     pose_search,
     program,
     provenance,
-    supervised,
     tables,
     writer,
 )
 from air_jax.data.tabletop import Scenes3D
-from air_jax.experiments import ablation, arguments, runs, scenes3d_report
+from air_jax.experiments import ablation, arguments, contenders3d, runs, scenes3d_report
 from air_jax.inverse_graphics import Model3D, Objects3D
-from air_jax.models.scene3d import Scene3D, create_scene3d
+from air_jax.models.scene3d import Scene3D
 
 _NUM_SHOWN = 9
-_TIMED = 256  # images in a batch whose inference is timed
 VARIANTS: dict[str, ablation.Changes] = {
     "AIR": {},
     "AIR, enumerated": {"estimator": "enumerate"},
 }
-# Of the config's section, what a supervised network takes too.
-_OPTIMIZER = ("learning_rate", "final_fraction", "clip_norm")
 SUPERVISED = {"supervised, raw": "raw", "supervised, folded": "folded"}
 SEARCH = "optimisation"
-SMOKE: dict[str, Any] = {
-    "data.num_train": 64,
-    "data.num_validation": 12,
-    "data.num_test": 24,
-    "data.supersampling": 1,
-    "inference.hidden_size": 16,
-    "inference.embedding_size": 16,
-    "train.batch_size": 8,
-    "train.num_steps": 20,
-    "train.steps_per_call": 10,
-    "train.log_every": 10,
-    "train.evaluate_every": 20,
-    "train.checkpoint_every": 20,
-    "train.validation_images": 12,
-    "evaluation.iwae_images": 0,
-}
 
 
 class Effort(NamedTuple):
@@ -143,7 +122,7 @@ def run(
     training, test = dataset.train, dataset.test
     few = Scenes3D(*(part[: effort.search_images] for part in test))
     programs = {
-        name: runs.plan(ablation.change(config, changes), target / _folder(name), seeds)
+        name: runs.plan(ablation.change(config, changes), target / contenders3d.folder(name), seeds)
         for name, changes in VARIANTS.items()
     }
     runs.train([one for name in variants for one in programs[name]], num_processes)
@@ -156,7 +135,7 @@ def run(
         shown.setdefault(name, found.reconstructions[:_NUM_SHOWN])
         logging.info("%s, seed %d: %s", name, seed, scenes3d_report.sentence(rows[-1]))
 
-    scene = _scene(config, test)
+    scene = contenders3d.scene_model(config, test)
     for name, those in programs.items():
         for one in those:
             if not one.finished:
@@ -168,33 +147,26 @@ def run(
             on_few = evaluate3d.measure(model.infer(few.images), few, scene.view)
             extra = {
                 "elbo": evaluation["elbo"],
-                "seconds_per_image": _seconds(model.detect, test.images),
+                "seconds_per_image": contenders3d.seconds_per_image(model.detect, test.images),
                 "reconstruction_error_few": on_few["reconstruction_error"],
             }
             record(name, one.seeds[0], found, test, **extra)
     for name, rotation in SUPERVISED.items():
         for seed in seeds:
-            network = supervised.train_supervised(
-                training,
-                scene=scene,
-                inference=config["inference"],
-                rotation=rotation,
-                key=jax.random.key(seed),
-                num_steps=config["train"]["num_steps"],
-                batch_size=config["train"]["batch_size"],
-                steps_per_call=config["train"]["steps_per_call"],
-                **{name: config["optimizer"][name] for name in _OPTIMIZER},
+            network = contenders3d.train_supervised(
+                config, training, scene=scene, rotation=rotation, seed=seed
             )
-            identities, poses = network.predict(test.images)
-            found = inverse_graphics.as_objects(scene, identities[:, None], poses[:, None])
-            seconds = _seconds(network.predict, test.images)
+            found = inverse_graphics.as_objects(scene, **network.predict(test.images)._asdict())
+            seconds = contenders3d.seconds_per_image(network.predict, test.images)
             record(name, seed, found, test, seconds_per_image=seconds)
     search = _search(scene, few, effort, seeds[0])
     last = search[-1]
-    found = inverse_graphics.as_objects(scene, last.identities[:, None], last.poses[:, None])
+    found = inverse_graphics.as_objects(
+        scene, identities=last.identities[:, None], poses=last.poses[:, None]
+    )
     seconds = last.seconds / len(few.images)
     record(SEARCH, seeds[0], found, few, seconds_per_image=seconds)
-    found = inverse_graphics.as_objects(scene, test.identities, test.poses)
+    found = inverse_graphics.as_objects(scene, identities=test.identities, poses=test.poses)
     record("the true scene", seeds[0], found, test)
 
     results = {
@@ -211,32 +183,10 @@ def run(
     files.write_atomically(target / "scenes3d.csv", tables.to_csv(lines).encode())
     text = scenes3d_report.table(results)
     files.write_atomically(target / "table.md", text.encode())
-    pictures = scenes3d_report.pictures(test.images[:_NUM_SHOWN], shown)
+    pictures = contenders3d.pictures(test.images[:_NUM_SHOWN], shown)
     figures.save(pictures, target / "scenes3d.png")
     logging.info("results in %s\n%s", workdir, text)
     return results
-
-
-def _folder(name: str) -> str:
-    return name.replace(", ", "_").lower()
-
-
-def _scene(config: Mapping[str, Any], scenes: Scenes3D) -> Scene3D:
-    """The scene model of the config, by which the others render too."""
-    image = {"image_size": scenes.images.shape[1], "channels": scenes.images.shape[3]}
-    return create_scene3d(config["scene"], **image)
-
-
-def _seconds(function: Callable[[np.ndarray], Any], images: np.ndarray) -> float:
-    """Median time of an image of a batch, without compilation."""
-    batch = images[:_TIMED]
-    function(batch)
-    durations = []
-    for _ in range(5):
-        began = time.perf_counter()
-        function(batch)
-        durations.append(time.perf_counter() - began)
-    return float(np.median(durations)) / len(batch)
 
 
 def _search(scene: Scene3D, scenes: Scenes3D, effort: Effort, seed: int) -> list[pose_search.Found]:
@@ -280,7 +230,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         iterations=given.iterations,
     )
     if given.smoke:
-        config, effort = ablation.change(config, SMOKE), SMOKE_EFFORT
+        config, effort = ablation.change(config, contenders3d.SMOKE), SMOKE_EFFORT
     options: dict[str, Any] = {
         "seeds": range(1) if given.smoke else given.seeds,
         "effort": effort,

@@ -1,12 +1,11 @@
-"""What `experiments.scenes3d` measured: means over seeds, a table, pictures."""
+"""What `experiments.scenes3d` measured: means over seeds, a table."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
-from air_jax import figures, pose_search, tables
+from air_jax import pose_search, tables
 
 MEASURES = (
     "identity_accuracy",
@@ -128,20 +127,3 @@ def table(results: Mapping[str, Any]) -> str:
             ]
         )
     return tables.markdown(header, lines)
-
-
-def pictures(images: np.ndarray, drawn: Mapping[str, np.ndarray]) -> Figure:
-    """Scenes, and below them what each method makes of them.
-
-    Args:
-      images: uint8 `[n, H, W, 3]`.
-      drawn: by method, `[m, H, W, 3]`, of the first ones; as many are shown as all have.
-    """
-    num_images = min(len(images), *map(len, drawn.values()))
-    images = images[:num_images]
-    drawn = {name: those[:num_images] for name, those in drawn.items()}
-    nothing = np.zeros((len(drawn), num_images, 0, 3), np.float32)
-    absent = np.zeros((len(drawn), num_images, 0), bool)
-    return figures.reconstruction_rows(
-        images, list(drawn), np.stack(list(drawn.values())), nothing, absent
-    )

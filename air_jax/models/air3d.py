@@ -1,5 +1,6 @@
 """The inference network of AIR for a renderer's scenes: identities, poses, camera (Sec. 3.2)."""
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -16,17 +17,20 @@ from air_jax.models.trace import Trace
 
 # Log-odds of an object that is always there: its probability is 1 in float32.
 _CERTAIN = 40.0
+# Log-probability of what an exploring law never does.
+_IMPOSSIBLE = -70.0
+VARIANTS = ("air", "dair")
 
 
 class Noise3D(NamedTuple):
-    """All randomness of one pass, and how far identities are left to it.
+    """All randomness of one pass, and how far counts and identities are explored.
 
     Attributes:
       pres: uniform in [0, 1), `[B, N]`.
       what: likewise, of the identities.
       where: standard normal, `[B, N, 3]`.
       camera: standard normal, `[B, 2]`.
-      exploration: share of the uniform law in q(z_what), in [0, 1], `[B]`.
+      exploration: share of the exploring law in q(z_pres) and q(z_what), in [0, 1], `[B]`.
     """
 
     pres: jax.Array
@@ -37,16 +41,23 @@ class Noise3D(NamedTuple):
 
 
 class AIR3D(nn.Module):
-    """AIR, `h_i = R(x, z_{i-1}, h_{i-1})`, whose decoder is a renderer.
+    """AIR and DAIR whose decoder is a renderer.
 
     Each step decides whether there is one more object, then which one it is, then where it is:
     q(z_pres_i | h_i) q(z_what_i | h_i) q(z_where_i | z_what_i, h_i). The camera comes first, from
     the image alone. There is no attention window; the paper's text has none for 3-D scenes either.
 
-    The network sees the image less the empty table.
+    AIR, `h_i = R(x, z_{i-1}, h_{i-1})`, sees the image less the empty table at every step. DAIR,
+    `h_i = R(x - x_i, h_{i-1})`, sees the image less a rendering of the objects found before. Unlike
+    in 2-D no gradient flows through what is fed back: it would be as many renderings again for
+    every step.
+
+    Early in training counts and identities are explored, see `inverse_graphics.create_exploration`.
+    Then every step renders the scene with one more object of every identity, K renderings.
 
     Attributes:
       scene: the scene model.
+      variant: "air" or "dair".
       num_steps: N.
       fixed_count: whether all N objects are known to be there.
       hidden_size: width of the LSTM.
@@ -59,6 +70,7 @@ class AIR3D(nn.Module):
     """
 
     scene: Scene3D
+    variant: str
     num_steps: int
     fixed_count: bool
     hidden_size: int
@@ -70,6 +82,10 @@ class AIR3D(nn.Module):
     yaw_scale: float
 
     def setup(self):
+        if self.variant not in VARIANTS:
+            raise ValueError(
+                f"variant is {self.variant!r}; valid names are {', '.join(map(repr, VARIANTS))}."
+            )
         self.projection = modules.ImageProjection(
             self.hidden_size, self.embedding_size, 1 / 16, self.patch_size, self.patch_features
         )
@@ -109,55 +125,69 @@ class AIR3D(nn.Module):
         chex.assert_shape(noise.pres, (batch_size, self.num_steps))
         error = images - self.scene.empty
         projected = self.projection(error)
-        carry = self.cell.initial_carry(batch_size)
         camera, of_scene = self._camera(projected, noise.camera)
+        carry = self.cell.initial_carry(batch_size)
 
+        found: list[tuple[jax.Array, jax.Array, jax.Array]] = []
         latents = [jnp.zeros((batch_size, self.scene.num_identities)), jnp.zeros((batch_size, 4))]
         z_pres, steps = jnp.ones((batch_size,)), []
         for i in range(self.num_steps):
+            so_far = self._draw(found, camera)
+            error = images - so_far
+            log_p_x_before = self.scene.log_likelihood(images, so_far)
+            if self.variant == "dair":
+                projected, latents = self.projection(error), []
             carry = self.cell(carry, projected, [*latents, camera])
             hidden = carry[1]
-            # q(z_pres_i | h_i)
-            logit = jnp.full((batch_size,), _CERTAIN)
-            if not self.fixed_count:
-                logit = self.predict_pres(hidden)[:, 0]
-            z_pres = z_pres * (noise.pres[:, i] < nn.sigmoid(logit))
-            # q(z_what_i | h_i)
-            log_probs = _explore(self.predict_what(hidden), noise.exploration)
+            # q(z_where_i | z_what_i, h_i), of every z_what_i.
+            seen, of_where = self._where(hidden, noise.where[:, i])
+            # q(z_pres_i | h_i) and q(z_what_i | h_i)
+            decisions = self._decisions(hidden)
+            guidance = jnp.zeros((batch_size,))
+            if self.fixed_count:
+                decisions = decisions.explore(noise.exploration, jnp.ones_like(seen[..., 0], bool))
+            else:
+                gain = self._gain(images, log_p_x_before, found, z_pres, seen, camera, noise)
+                guidance = decisions.cross_entropy(gain - of_where["kl_where"])
+                guidance *= noise.exploration * z_pres
+                decisions = decisions.explore(noise.exploration, gain > 0)
             if z_what is not None:
                 what = z_what[:, i]
+            elif mode:
+                what = decisions.log_probs.argmax(-1).astype(jnp.int32)
             else:
-                what = log_probs.argmax(-1) if mode else _choose(log_probs, noise.what[:, i])
-            identity = jax.nn.one_hot(what, self.scene.num_identities)
-            # q(z_where_i | z_what_i, h_i)
-            where, of_where = self._where(hidden, identity, noise.where[:, i])
-            latents = [identity, _features(where)]
+                what = _choose(decisions.log_probs, noise.what[:, i])
+            of_identity = functools.partial(_of, identity=what)
+            seen, of_where = jax.tree.map(of_identity, (seen, of_where))
+            presence_logit = of_identity(decisions.presence_logits)
+            z_pres = z_pres * (noise.pres[:, i] < nn.sigmoid(presence_logit))
+            where = self.scene.to_world(seen, camera)
+            found.append((what, z_pres, where))
+            latents = [jax.nn.one_hot(what, self.scene.num_identities), _features(seen)]
             steps.append(
                 {
                     "z_pres": z_pres,
-                    "presence_logit": logit,
+                    "presence_logit": presence_logit,
                     "z_what": what,
-                    "log_probs": log_probs,
-                    "log_q_what": (log_probs * identity).sum(-1),
+                    "log_q_what": of_identity(decisions.log_probs),
+                    "what_log_probs": decisions.log_probs,
                     "z_where": where,
+                    "errors": error,
+                    "log_p_x_before": log_p_x_before,
+                    "guidance": guidance,
                     **of_where,
                 }
             )
 
         stacked = {name: jnp.stack([step[name] for step in steps], axis=1) for name in steps[0]}
-        what_log_probs = stacked.pop("log_probs")
         canvas = self.scene.render(stacked["z_what"], stacked["z_pres"], stacked["z_where"], camera)
         shape = (batch_size, self.num_steps)
-        empty = self.scene.log_likelihood(images, jnp.broadcast_to(self.scene.empty, images.shape))
         nothing = jnp.zeros((*shape, 0, 0, 0))
         return Trace(
             log_p_what=jnp.full(shape, -jnp.log(float(self.scene.num_identities))),
-            what_log_probs=what_log_probs,
             kl_what=jnp.zeros(shape),
             log_ratio_what=jnp.zeros(shape),
             log_p_x=self.scene.log_likelihood(images, canvas)[:, None],
-            log_p_x_before=jnp.broadcast_to(empty[:, None], shape),
-            errors=jnp.broadcast_to(error[:, None], (*shape, *error.shape[1:])),
             canvases=canvas[:, None],
             glimpses=nothing,
             windows=nothing,
@@ -165,6 +195,16 @@ class AIR3D(nn.Module):
             **stacked,
             **of_scene,
         )
+
+    def _draw(self, found, camera):
+        """The scene with objects found so far, no gradient, `[B, H, W, 3]`."""
+        if not found and self.scene.camera_is_known:
+            return jnp.broadcast_to(self.scene.empty, (len(camera), *self.scene.empty.shape))
+        if not found:
+            nothing = jnp.zeros((len(camera), 1))
+            found = [(nothing[:, 0], nothing[:, 0], jnp.zeros((len(camera), POSE_SIZE)))]
+        what, presence, where = (jnp.stack(values, axis=1) for values in zip(*found, strict=True))
+        return self.scene.draw(*jax.lax.stop_gradient((what, presence, where, camera)))
 
     def _camera(self, projected, noise):
         """The camera, and what it costs."""
@@ -184,23 +224,57 @@ class AIR3D(nn.Module):
             "log_ratio_scene": prior.log_prob(camera) - posterior.log_prob(camera),
         }
 
-    def _where(self, hidden, identity, noise):
-        """x, y and yaw, and what they cost."""
+    def _decisions(self, hidden):
+        logits = jnp.full((len(hidden), 1), _CERTAIN)
+        if not self.fixed_count:
+            logits = self.predict_pres(hidden)
+        log_probs = nn.log_softmax(self.predict_what(hidden))
+        return _Decisions(jnp.broadcast_to(logits, log_probs.shape), log_probs)
+
+    def _gain(self, images, log_p_x_before, found, z_pres, seen, camera, noise):
+        """What one more object of each identity adds to log p(x), no gradient, `[B, K]`.
+
+        Zeros where nothing is explored, which is then not rendered for nothing.
+        """
+        size, num = seen.shape[:2]
+
+        def each(leaf):
+            return jnp.repeat(leaf, num, axis=0)
+
+        def rendered():
+            cameras = each(camera)
+            where = self.scene.to_world(seen.reshape(size * num, POSE_SIZE), cameras)
+            one_more = (jnp.tile(jnp.arange(num), size), each(z_pres), where)
+            canvas = self._draw([*(tuple(map(each, one)) for one in found), one_more], cameras)
+            log_p_x = self.scene.log_likelihood(each(images), canvas).reshape(size, num)
+            return log_p_x - log_p_x_before[:, None]
+
+        gain = jax.lax.cond(noise.exploration.any(), rendered, lambda: jnp.zeros((size, num)))
+        return jax.lax.stop_gradient(gain)
+
+    def _where(self, hidden, noise):
+        """x, y and yaw as the camera sees them and what they cost, of every identity: `[B, K]`."""
+        num = self.scene.num_identities
+        identity = jnp.broadcast_to(jnp.eye(num), (len(hidden), num, num))
+        hidden, noise = (
+            jnp.broadcast_to(part[:, None], (len(part), num, part.shape[-1]))
+            for part in (hidden, noise)
+        )
         net = self.predict_where(jnp.concatenate([hidden, identity], axis=-1))
         prior = self.scene.prior_position()
         q_place = distrax.MultivariateNormalDiag(
-            prior.loc + net[:, :2], prior.scale_diag * (nn.softplus(net[:, 2:4]) + 1e-4)
+            prior.loc + net[..., :2], prior.scale_diag * (nn.softplus(net[..., 2:4]) + 1e-4)
         )
-        latent = q_place.loc + q_place.scale_diag * noise[:, :2]
+        latent = q_place.loc + q_place.scale_diag * noise[..., :2]
         # softplus(0) is log 2.
-        yaw_scale = nn.softplus(net[:, 4]) / jnp.log(2.0) * self.yaw_scale + 1e-3
+        yaw_scale = nn.softplus(net[..., 4]) / jnp.log(2.0) * self.yaw_scale + 1e-3
         # Away from the middle, where a direction has no derivative.
-        q_yaw = WrappedNormal(jnp.arctan2(net[:, 6], net[:, 5] + 0.1), yaw_scale)
-        yaw = q_yaw.loc + q_yaw.scale * noise[:, 2]
+        q_yaw = WrappedNormal(jnp.arctan2(net[..., 6], net[..., 5] + 0.1), yaw_scale)
+        yaw = q_yaw.loc + q_yaw.scale * noise[..., 2]
         # Of u, not of the place: the change of variables is the same for both.
         log_q = q_place.log_prob(latent) + q_yaw.log_prob(yaw)
         log_p = prior.log_prob(latent) - jnp.log(2 * jnp.pi)
-        where = jnp.concatenate([self.scene.place(latent), yaw[:, None]], axis=-1)
+        where = jnp.concatenate([self.scene.place(latent), yaw[..., None]], axis=-1)
         return where, {
             "kl_where": q_place.kl_divergence(prior) + q_yaw.kl_from_uniform(),
             "log_ratio_where": log_p - log_q,
@@ -229,19 +303,57 @@ class AIR3D(nn.Module):
         return Noise3D(half, half, where, camera, jnp.zeros((batch_size,)))
 
 
-def _explore(logits: jax.Array, share: jax.Array) -> jax.Array:
-    """Log-probabilities of a categorical law mixed with a share of the uniform one, `[B, K]`."""
-    log_probs = nn.log_softmax(logits)
-    share = share[:, None]
-    log_uniform = jnp.log(jnp.maximum(share, 1e-30)) - jnp.log(float(logits.shape[-1]))
-    log_others = log_probs + jnp.log(jnp.maximum(1 - share, 1e-30))
-    return jnp.logaddexp(log_others, log_uniform)
+class _Decisions(NamedTuple):
+    """q(z_pres_i) and q(z_what_i) of a step.
+
+    Attributes:
+      presence_logits: log-odds of one more object, should it be of identity k, `[B, K]`: all the
+        same but where what helps is explored.
+      log_probs: of its identity, `[B, K]`.
+    """
+
+    presence_logits: jax.Array
+    log_probs: jax.Array
+
+    def explore(self, share: jax.Array, helps: jax.Array) -> "_Decisions":
+        """Mixes in a share `[B]` of a law that takes what helps, `[B, K]`, and stops without it."""
+        log_own, log_share = (
+            jnp.log(jnp.maximum(weight, 1e-30))[:, None] for weight in (1 - share, share)
+        )
+        # Where nothing helps, the identity is of no consequence.
+        tried = helps | ~helps.any(-1, keepdims=True)
+        log_tried = jnp.where(tried, -jnp.log(tried.sum(-1, keepdims=True)), _IMPOSSIBLE)
+        log_present, log_absent = (
+            jnp.logaddexp(
+                log_own + nn.log_sigmoid(sign * self.presence_logits),
+                log_share + jnp.where(explored, 0.0, _IMPOSSIBLE),
+            )
+            for sign, explored in ((1, helps), (-1, ~helps))
+        )
+        return _Decisions(
+            log_present - log_absent,
+            jnp.logaddexp(log_own + self.log_probs, log_share + log_tried),
+        )
+
+    def cross_entropy(self, worth: jax.Array) -> jax.Array:
+        """Of the law that has p(one more, k) / p(none) = exp(worth) / K, nats, `[B]`."""
+        worth = jax.lax.stop_gradient(worth) - jnp.log(float(worth.shape[-1]))
+        target = nn.softmax(jnp.pad(worth, ((0, 0), (1, 0))))
+        logits = self.presence_logits[:, :1]
+        present = nn.log_sigmoid(logits) + self.log_probs
+        log_q = jnp.concatenate([nn.log_sigmoid(-logits), present], axis=-1)
+        return -(target * log_q).sum(-1)
 
 
 def _choose(log_probs: jax.Array, uniform: jax.Array) -> jax.Array:
     """A sample of a categorical law from uniform noise, int32 `[B]`."""
     below = jnp.cumsum(jnp.exp(log_probs), axis=-1)[:, :-1] <= uniform[:, None]
     return below.sum(-1).astype(jnp.int32)
+
+
+def _of(values: jax.Array, identity: jax.Array) -> jax.Array:
+    """Of `[B, K, ...]` what belongs to the identities `[B]`."""
+    return jax.vmap(lambda row, k: row[k])(values, identity)
 
 
 def _features(where: jax.Array) -> jax.Array:

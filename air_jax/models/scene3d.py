@@ -30,10 +30,10 @@ class Scene3D:
     """Scenes of at most N objects of a catalogue.
 
     z_what is an object's identity, uniform over the catalogue; z_where is its place on the table
-    and its yaw, uniform over the circle. A place is `reach * tanh(u)` with u Gaussian: objects
-    cannot leave the image. Where they can, an object of the wrong identity is put out of sight,
-    which costs less than one that is seen, and nothing brings it back. What the whole scene shares
-    is the camera's azimuth and elevation, Gaussian, or fixed.
+    and its yaw, uniform over the circle. A place is `reach * tanh(u)` with u Gaussian, right and
+    away as the camera sees them: objects cannot leave the image. Where they can, an object of the
+    wrong identity is put out of sight, which costs less than one that is seen, and nothing brings
+    it back. What the whole scene shares is the camera's azimuth and elevation, Gaussian, or fixed.
 
     Attributes:
       catalogue: one of `render.scene.CATALOGUES`.
@@ -41,7 +41,7 @@ class Scene3D:
       channels: C, 3.
       field_of_view: of the image's side, degrees.
       supersampling: rays along each side of a pixel.
-      reach: greatest x and y of a place, in units of length.
+      reach: farthest that a place is to the sides, in front or behind, in units of length.
       position_scale: standard deviation of p(u), without a unit; 0.9 is nearly uniform in x and y.
       camera_scale: standard deviations of the camera's azimuth and elevation about
         `render.scene.CAMERA`, degrees; zeros where the camera is known.
@@ -104,8 +104,24 @@ class Scene3D:
         return distrax.MultivariateNormalDiag(jnp.zeros(2), jnp.full(2, self.position_scale))
 
     def place(self, latent: jax.Array) -> jax.Array:
-        """u to `(x, y)` on the table, `[..., 2]`."""
+        """u to a place on the table, right and away as the camera sees them, `[..., 2]`."""
         return self.reach * jnp.tanh(latent)
+
+    def to_world(self, seen: jax.Array, camera: jax.Array) -> jax.Array:
+        """Poses as the camera sees them to those on the table.
+
+        Args:
+          seen: place to the right and away, yaw, `[..., 3]`.
+          camera: azimuth and elevation, radians, `[..., 2]`.
+
+        Returns:
+          `(x, y, yaw)`, `[..., 3]`.
+        """
+        return _turn(seen, camera[..., 0])
+
+    def from_world(self, poses: jax.Array, camera: jax.Array) -> jax.Array:
+        """The inverse of `to_world`."""
+        return _turn(poses, -camera[..., 0])
 
     def prior_camera(self) -> distrax.MultivariateNormalDiag:
         """p(azimuth, elevation), radians, event shape `(2,)`."""
@@ -139,6 +155,15 @@ class Scene3D:
         steps += [angle_step] * CAMERA_SIZE
         return self._through(steps)(params, (z_what, presence, None))
 
+    def draw(
+        self, z_what: jax.Array, presence: jax.Array, z_where: jax.Array, camera: jax.Array
+    ) -> jax.Array:
+        """As `render`, without a gradient that means anything."""
+        scene = description.create_scene(
+            z_what, presence, z_where[..., :2], z_where[..., 2], camera
+        )
+        return raycast.render(scene, self.view)
+
     def _through(self, steps):
         """The renderer as a function of its continuous parameters, with a gradient."""
 
@@ -148,10 +173,7 @@ class Scene3D:
             if camera is None:
                 camera = params[:, num_poses:]
             poses = params[:, :num_poses].reshape(*z_what.shape, POSE_SIZE)
-            scene = description.create_scene(
-                z_what, presence, poses[..., :2], poses[..., 2], camera
-            )
-            return raycast.render(scene, self.view)
+            return self.draw(z_what, presence, poses, camera)
 
         return finite_difference.central_differences(render, steps)
 
@@ -166,6 +188,13 @@ class Scene3D:
     def log_likelihood(self, images: jax.Array, canvas: jax.Array) -> jax.Array:
         """log p(x | z) = log N(x; canvas, likelihood_scale), nats, `[..., H, W, C]` to `[...]`."""
         return distributions.image_log_prob(images, canvas, scale=self.likelihood_scale)
+
+
+def _turn(poses, angle):
+    """Poses `[..., 3]` turned about the upright axis by an angle `[...]`."""
+    sin, cos = jnp.sin(angle), jnp.cos(angle)
+    x, y, yaw = poses[..., 0], poses[..., 1], poses[..., 2]
+    return jnp.stack([cos * x - sin * y, sin * x + cos * y, yaw + angle], axis=-1)
 
 
 def create_scene3d(section: Mapping[str, Any], *, image_size: int, channels: int) -> Scene3D:

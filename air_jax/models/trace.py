@@ -35,6 +35,8 @@ class Trace(NamedTuple):
       what_log_probs: of a categorical z_what, log q of every value, `[B, N, K]`; None likewise.
       z_scene: what the whole scene shares (a camera), `[B, G]`, G = 0 where it is known; None in
         2-D. `kl_scene` and `log_ratio_scene` are its, nats, `[B]`, None where there is nothing.
+      guidance: a loss of its own for what each step decides while counts and identities are
+        explored, nats, `[B, N]`; None where they never are.
     """
 
     z_pres: jax.Array
@@ -58,6 +60,7 @@ class Trace(NamedTuple):
     z_scene: jax.Array | None = None
     kl_scene: jax.Array | None = None
     log_ratio_scene: jax.Array | None = None
+    guidance: jax.Array | None = None
 
     @property
     def scores_every_count(self) -> bool:

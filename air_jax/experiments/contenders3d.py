@@ -1,0 +1,118 @@
+"""What the experiments on 3-D scenes have in common: supervised networks, times, pictures."""
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from matplotlib.figure import Figure
+
+from air_jax import figures, supervised
+from air_jax.data.tabletop import Scenes3D
+from air_jax.models.scene3d import Scene3D, create_scene3d
+from air_jax.supervised import SupervisedModel
+
+_TIMED = 256  # images in a batch whose inference is timed
+# Of a config's section, what a supervised network takes too.
+_OPTIMIZER = ("learning_rate", "final_fraction", "clip_norm")
+# What --smoke changes in a run: few steps, images, rays and units.
+SMOKE: dict[str, Any] = {
+    "data.num_train": 64,
+    "data.num_validation": 12,
+    "data.num_test": 24,
+    "data.supersampling": 1,
+    "inference.hidden_size": 16,
+    "inference.embedding_size": 16,
+    "train.batch_size": 8,
+    "train.num_steps": 20,
+    "train.steps_per_call": 10,
+    "train.log_every": 10,
+    "train.evaluate_every": 20,
+    "train.checkpoint_every": 20,
+    "train.validation_images": 12,
+    "evaluation.iwae_images": 0,
+}
+
+
+def folder(name: str) -> str:
+    """What holds the runs of something, of a workdir."""
+    return name.replace(", ", "_").replace(" ", "_").lower()
+
+
+def scene_model(config: Mapping[str, Any], scenes: Scenes3D) -> Scene3D:
+    """The scene model of a config, by which what is not AIR renders too.
+
+    Args:
+      config: of AIR through a renderer.
+      scenes: of whose images it is.
+    """
+    image = {"image_size": scenes.images.shape[1], "channels": scenes.images.shape[3]}
+    return create_scene3d(config["scene"], **image)
+
+
+def train_supervised(
+    config: Mapping[str, Any],
+    scenes: Scenes3D,
+    *,
+    scene: Scene3D,
+    rotation: str,
+    seed: int,
+    order: str = "arbitrary",
+) -> SupervisedModel:
+    """Trains a supervised network on as many images and steps as AIR, with the same optimizer.
+
+    Args:
+      config: of AIR.
+      scenes: images and what is in them.
+      scene: what renders.
+      rotation: see `models.supervised.Supervised`.
+      seed: of the initialisation and of the batches.
+      order: of the labels, see `supervised.create_labels`.
+    """
+    return supervised.train_supervised(
+        scenes,
+        scene=scene,
+        inference=config["inference"],
+        rotation=rotation,
+        order=order,
+        key=jax.random.key(seed),
+        num_steps=config["train"]["num_steps"],
+        batch_size=config["train"]["batch_size"],
+        steps_per_call=config["train"]["steps_per_call"],
+        **{name: config["optimizer"][name] for name in _OPTIMIZER},
+    )
+
+
+def seconds_per_image(function: Callable[[np.ndarray], Any], images: np.ndarray) -> float:
+    """Median time of an image of a batch, without compilation.
+
+    Args:
+      function: of images.
+      images: `[n, H, W, C]`, of which the first 256 are taken.
+    """
+    batch = images[:_TIMED]
+    function(batch)
+    durations = []
+    for _ in range(5):
+        began = time.perf_counter()
+        function(batch)
+        durations.append(time.perf_counter() - began)
+    return float(np.median(durations)) / len(batch)
+
+
+def pictures(images: np.ndarray, drawn: Mapping[str, np.ndarray]) -> Figure:
+    """Scenes, and below them what each method makes of them.
+
+    Args:
+      images: uint8 `[n, H, W, 3]`.
+      drawn: by method, `[m, H, W, 3]`, of the first ones; as many are shown as all have.
+    """
+    num_images = min(len(images), *map(len, drawn.values()))
+    images = images[:num_images]
+    drawn = {name: those[:num_images] for name, those in drawn.items()}
+    nothing = np.zeros((len(drawn), num_images, 0, 3), np.float32)
+    absent = np.zeros((len(drawn), num_images, 0), bool)
+    return figures.reconstruction_rows(
+        images, list(drawn), np.stack(list(drawn.values())), nothing, absent
+    )

@@ -1,0 +1,22 @@
+"""DAIR through a renderer: a table with up to three pieces of crockery (Sec. 3.2, figure 6, right).
+
+python -m air_jax.main --config=configs/scene3d_table.py --workdir=runs/scene3d_table
+"""
+
+from ml_collections import ConfigDict
+
+from configs import scene3d_object
+
+
+def get_config() -> ConfigDict:
+    """Counts, identities, poses and the camera are to be found from images alone."""
+    config = scene3d_object.get_config().unlock()
+    config.data.update(
+        catalogue="crockery", counts=(0, 1, 2, 3), camera_range=(25.0, 8.0), extent=1.1
+    )
+    # Deviations of a uniform law over that range.
+    config.scene.update(catalogue="crockery", camera_scale=(14.4, 4.6), reach=1.5)
+    config.inference.update(variant="dair", num_steps=3, fixed_count=False)
+    config.prior.update(start=1e-3, end=1e-3, steps=0)
+    config.exploration.update(hold=1_000, steps=3_000)
+    return config.lock()
