@@ -36,7 +36,7 @@ LAYERS = (
     {"autoencoder", "draw", "inference", "inverse_graphics", "pose_search", "supervised"},
     {"effort", "evaluate", "evaluate3d", "gallery", "representation"},
     {"kinds"},
-    {"infer3d", "sections", "seeds"},
+    {"figures3d", "infer3d", "sections", "seeds"},
     {"infer"},
     {"monitor"},
     {"loop", "program"},
@@ -49,12 +49,19 @@ LAYERS = (
         "experiments.parsing_report",
         "experiments.contenders",
         "experiments.representation_report",
+        "experiments.contenders3d",
         "experiments.scenes3d_report",
+        "experiments.tabletop_report",
     },
     {"experiments.compare"},
     {"experiments.estimators", "experiments.generalization", "experiments.reliability"},
     {"experiments.ablation", "experiments.representation"},
-    {"experiments.occlusion", "experiments.parsing", "experiments.scenes3d"},
+    {
+        "experiments.occlusion",
+        "experiments.parsing",
+        "experiments.scenes3d",
+        "experiments.tabletop",
+    },
     {""},  # the package itself: the library's face
 )
 HEIGHT = {name: height for height, layer in enumerate(LAYERS) for name in layer}

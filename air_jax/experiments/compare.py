@@ -25,6 +25,7 @@ from air_jax.experiments import (
     parsing_report,
     representation_report,
     scenes3d_report,
+    tabletop_report,
 )
 
 # What an experiment's results are called, and its own table of them.
@@ -34,6 +35,7 @@ _TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "parsing.json": parsing_report.table,
     "representation.json": representation_report.table,
     "scenes3d.json": scenes3d_report.table,
+    "tabletop.json": tabletop_report.table,
 }
 
 

@@ -1,0 +1,209 @@
+"""Crockery on a table, before an unknown camera (paper, Sec. 3.2, figures 6, right, and 7).
+
+    python -m air_jax.experiments.tabletop --config=configs/scene3d_table.py \
+        --seeds=100:102 --workdir=runs/tabletop
+
+Two sets of scenes: each model of the catalogue at most once, and with repetition. On both:
+
+    AIR                    trained from images alone, as the config says; its renderer is all that
+                           it knows
+    supervised, arbitrary  the same layers trained on true counts, identities, poses and cameras,
+                           in the order in which the scenes happen to list them, as in the paper
+    supervised, sorted     likewise, in an order that an image determines
+    supervised, slots      likewise, with a slot for each model of the catalogue; where none occurs
+                           twice
+    the true scene         nothing is inferred: the error that is left since the renderer of the
+                           model takes fewer rays than that of the data
+
+The AIR models are ordinary runs in folders of the workdir; the same command resumes them. The
+supervised networks take as many steps and images as they do, with the same optimizer. The workdir
+gets
+
+    tabletop.json        every measurement, means with deviations over seeds
+    tabletop.csv         a line for each set of scenes, method and seed
+    table.md             the means
+    bars.png             counts and reconstructions (figure 7, middle)
+    SET_scenes.png       scenes and what each method makes of them
+    SET_from_above.png   true objects and cameras, and those that AIR found (figure 7, left)
+    SET_policy.png       where AIR's steps put objects, and which (figure 7, right)
+"""
+
+import argparse
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from absl import logging
+
+from air_jax import (
+    evaluate3d,
+    figures,
+    figures3d,
+    files,
+    inverse_graphics,
+    kinds,
+    program,
+    provenance,
+    tables,
+    writer,
+)
+from air_jax.data.dataset import Dataset
+from air_jax.data.tabletop import Scenes3D
+from air_jax.experiments import ablation, arguments, contenders3d, runs, tabletop_report
+from air_jax.inverse_graphics import Model3D, Objects3D
+
+_NUM_SHOWN = 9
+_NUM_FROM_ABOVE = 6
+SETS: dict[str, ablation.Changes] = {
+    "each once": {"data.repetition": False},
+    "with repetition": {"data.repetition": True},
+}
+# Name, and order of the labels.
+SUPERVISED = {
+    "supervised, arbitrary": "arbitrary",
+    "supervised, sorted": "sorted",
+    "supervised, slots": "slots",
+}
+SMOKE: dict[str, Any] = {
+    **contenders3d.SMOKE,
+    "exploration.hold": 10,
+    "exploration.steps": 20,
+}
+
+
+def run(
+    config: Mapping[str, Any],
+    workdir: str,
+    *,
+    seeds: range,
+    num_processes: int = 1,
+    sets: Sequence[str] = tuple(SETS),
+) -> dict[str, Any]:
+    """Trains what is not trained yet and compares.
+
+    Args:
+      config: of AIR through a renderer; its seed and `data.repetition` are not used.
+      workdir: folder of the experiment.
+      seeds: of the models, ascending by one.
+      num_processes: programs at a time, see `runs.train`.
+      sets: of `SETS`.
+
+    Returns:
+      What `tabletop.json` holds.
+
+    Raises:
+      ValueError: if the config's model is of another kind, there is no seed, the workdir holds runs
+        of another config, or a run diverged.
+      Interrupted: after SIGTERM or SIGINT, once every run has saved its state.
+    """
+    kinds.require(config, "air3d")
+    if config["inference"]["fixed_count"]:
+        raise ValueError(
+            "these are comparisons of counts, too, but inference.fixed_count is set; use "
+            "configs/scene3d_table.py."
+        )
+    target = pathlib.Path(workdir)
+    configs = {name: ablation.change(config, SETS[name]) for name in sets}
+    programs = {
+        name: runs.plan(of_set, target / contenders3d.folder(name), seeds)
+        for name, of_set in configs.items()
+    }
+    runs.train([one for those in programs.values() for one in those], num_processes)
+    rows: list[dict[str, Any]] = []
+    descriptions: dict[str, Any] = {}
+    for name, of_set in configs.items():
+        dataset = kinds.create_dataset(of_set)
+        descriptions[name] = provenance.without_folder(dataset.description)
+        for row in _of_set(of_set, programs[name], dataset, target / contenders3d.folder(name)):
+            rows.append({"set": name, **row})
+            logging.info("%s: %s", name, tabletop_report.sentence(rows[-1]))
+
+    results = {
+        **provenance.surroundings(),
+        "config": dict(config),
+        "data": descriptions,
+        "measurements": rows,
+        "summary": tabletop_report.summarise(rows),
+    }
+    writer.write_json(target / "tabletop.json", results)
+    lines = [tabletop_report.line(row) for row in rows]
+    files.write_atomically(target / "tabletop.csv", tables.to_csv(lines).encode())
+    text = tabletop_report.table(results)
+    files.write_atomically(target / "table.md", text.encode())
+    figures.save(tabletop_report.bars(results["summary"]), target / "bars.png")
+    logging.info("results in %s\n%s", workdir, text)
+    return results
+
+
+def _of_set(
+    config: Mapping[str, Any],
+    programs: Sequence[runs.Program],
+    dataset: Dataset[Scenes3D],
+    target: pathlib.Path,
+) -> list[dict[str, Any]]:
+    """Measures every method on one set of scenes, and draws what they found."""
+    test = dataset.test
+    scene = contenders3d.scene_model(config, test)
+    rows: list[dict[str, Any]] = []
+    shown: dict[str, np.ndarray] = {}
+
+    def record(method: str, seed: int, found: Objects3D, **more: Any) -> None:
+        measured = evaluate3d.measure(found, test, scene.view)
+        rows.append({"method": method, "seed": seed, **more, **measured})
+        shown.setdefault(method, found.reconstructions[:_NUM_SHOWN])
+
+    for one in programs:
+        evaluation = one.require_evaluation(one.seeds[0])
+        model = kinds.load(one.folder)
+        assert isinstance(model, Model3D)
+        found = model.infer(test.images)
+        seconds = contenders3d.seconds_per_image(model.detect, test.images)
+        record("AIR", one.seeds[0], found, elbo=evaluation["elbo"], seconds_per_image=seconds)
+        if one is programs[0]:
+            view = scene.view
+            above = figures3d.from_above(test, found, view, num_scenes=_NUM_FROM_ABOVE)
+            figures.save(above, target.with_name(f"{target.name}_from_above.png"))
+            policy = figures3d.policy(found, view)
+            figures.save(policy, target.with_name(f"{target.name}_policy.png"))
+    for method, order in SUPERVISED.items():
+        if order == "slots" and config["data"]["repetition"]:
+            continue
+        for seed in (one.seeds[0] for one in programs):
+            network = contenders3d.train_supervised(
+                config, dataset.train, scene=scene, rotation="folded", order=order, seed=seed
+            )
+            found = inverse_graphics.as_objects(scene, **network.predict(test.images)._asdict())
+            seconds = contenders3d.seconds_per_image(network.predict, test.images)
+            record(method, seed, found, seconds_per_image=seconds)
+    found = inverse_graphics.as_objects(
+        scene, identities=test.identities, poses=test.poses, cameras=test.cameras
+    )
+    record("the true scene", programs[0].seeds[0], found)
+    pictures = contenders3d.pictures(test.images[:_NUM_SHOWN], shown)
+    figures.save(pictures, target.with_name(f"{target.name}_scenes.png"))
+    return rows
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(
+        prog="python -m air_jax.experiments.tabletop",
+        description="Finds crockery on a table, with and without labels.",
+    )
+    runs.add_options(parser, seeds="100:102")
+    parser.add_argument("--only", choices=list(SETS), help="one set of scenes, by default both")
+    parser.add_argument("--smoke", action="store_true", help="a try: one seed, few steps, images")
+    given, config = arguments.parse(parser, argv)
+    if given.smoke:
+        config = ablation.change(config, SMOKE)
+    options: dict[str, Any] = {
+        "seeds": range(1) if given.smoke else given.seeds,
+        "num_processes": given.processes,
+        "sets": [given.only] if given.only else list(SETS),
+    }
+    program.finish(lambda: run(config, given.workdir, **options))
+
+
+if __name__ == "__main__":
+    main()
