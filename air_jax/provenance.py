@@ -24,6 +24,7 @@ _ADDED = {
     **{"model": "air", "inference.place_span": 1.0},
     **{"inference.patch_size": 0, "inference.patch_features": 32},
     **{"inference.evidence": 0, "inference.variant": "air", "exploration.hold": 0},
+    "data.perturbation": 0.0,
 }
 
 

@@ -28,6 +28,7 @@ def get_config() -> ConfigDict:
             "supersampling": 2,
             "extent": 1.2,
             "camera_range": (0.0, 0.0),
+            "perturbation": 0.0,
             "num_train": 20_000,
             "num_validation": 1_000,
             "num_test": 2_000,

@@ -5,9 +5,17 @@ import math
 import numpy as np
 import pytest
 
-from air_jax.data.tabletop import MIN_DISTANCE, Scenes3D, create_tabletop
+from air_jax.data.tabletop import MIN_DISTANCE, Scenes3D, create_tabletop, perturb
 from air_jax.render import raycast
-from air_jax.render.scene import CAMERA, CROCKERY, View, create_scene
+from air_jax.render.scene import (
+    BRIGHTNESS,
+    CAMERA,
+    CROCKERY,
+    LIGHT,
+    TABLE,
+    View,
+    create_scene,
+)
 
 OPTIONS = {
     "catalogue": "crockery",
@@ -18,6 +26,7 @@ OPTIONS = {
     "supersampling": 1,
     "extent": 1.3,
     "camera_range": (20.0, 5.0),
+    "perturbation": 0.0,
     "num_train": 60,
     "num_validation": 9,
     "num_test": 9,
@@ -70,6 +79,32 @@ def test_images_are_those_of_the_scenes(dataset):
     np.testing.assert_allclose(scenes.images[chosen] / 255, drawn, atol=0.51 / 255)
 
 
+def test_perturbed_scenes_differ_in_nothing_that_is_to_be_found(dataset):
+    perturbed = create_tabletop(**{**OPTIONS, "perturbation": 1.0})
+    train, other = dataset.train, perturbed.train
+    for name in ("counts", "identities", "poses", "cameras"):
+        np.testing.assert_array_equal(getattr(train, name), getattr(other, name), err_msg=name)
+    change = np.abs(train.images.astype(float) - other.images).mean((1, 2, 3)) / 255
+    assert (change > 0.005).all() and 0.02 < change.mean() < 0.2
+    assert perturbed.description["digest"] != dataset.description["digest"]
+    assert perturbed.description["perturbation"] == 1.0
+
+
+def test_perturbations_are_in_their_ranges():
+    looks = perturb(500, 3, 0.5, np.random.default_rng(0))
+    assert looks.scale.shape == (500, 3) and looks.table.shape == (500, 2, 3)
+    for values, half in (
+        (np.log(looks.scale), 0.1),
+        (np.log(looks.tint), 0.15),
+        (np.log(looks.brightness / BRIGHTNESS), 0.15),
+        (np.log(looks.table / np.array(TABLE)), 0.15),
+        (np.degrees(looks.light - LIGHT)[:, 0], 30.0),
+        (np.degrees(looks.light - LIGHT)[:, 1], 10.0),
+    ):
+        assert np.abs(values).max() <= half * 1.001 and np.abs(values).max() > 0.9 * half
+        assert abs(values.mean()) < 0.1 * half
+
+
 def test_the_seed_decides(dataset):
     again = create_tabletop(**OPTIONS)
     assert again.description == dataset.description
@@ -87,6 +122,7 @@ def test_the_seed_decides(dataset):
         ({"counts": ()}, "must hold different numbers"),
         ({"num_test": 0}, "num_test is 0"),
         ({"extent": 0.0}, "must be positive"),
+        ({"perturbation": -1.0}, "perturbation -1.0"),
         ({"extent": 0.3}, "find no room within 0.3"),
     ],
 )

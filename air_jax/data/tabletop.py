@@ -11,13 +11,43 @@ import numpy as np
 
 from air_jax.data.dataset import Dataset
 from air_jax.render import raycast
-from air_jax.render.scene import CAMERA, CATALOGUES, View, create_scene
+from air_jax.render.scene import (
+    BRIGHTNESS,
+    CAMERA,
+    CATALOGUES,
+    LIGHT,
+    TABLE,
+    View,
+    create_scene,
+)
 
 _SPLITS = ("train", "validation", "test")
 _CHUNK = 1024  # scenes drawn in one call
 _MAX_ROUNDS = 1_000
 # Of the objects' centres, in units of length: less, and one would stand in the other.
 MIN_DISTANCE = 1.1
+# What `perturbation` 1 is: the logarithms of sizes, of each channel of a colour and of the lights
+# change by at most this much, the light's azimuth and elevation by so many degrees.
+_LOG_SIZE, _LOG_COLOUR, _LOG_BRIGHTNESS = 0.2, 0.3, 0.3
+_LIGHT_RANGE = (60.0, 20.0)
+
+
+class Appearance(NamedTuple):
+    """What of M scenes is not to be found out: leaves of `render.scene.Scene`, float32.
+
+    Attributes:
+        scale: `[M, K]`.
+        tint: `[M, K, 3]`.
+        light: `[M, 2]`.
+        brightness: `[M, 2]`.
+        table: `[M, 2, 3]`.
+    """
+
+    scale: np.ndarray
+    tint: np.ndarray
+    light: np.ndarray
+    brightness: np.ndarray
+    table: np.ndarray
 
 
 class Scenes3D(NamedTuple):
@@ -50,6 +80,7 @@ def create_tabletop(
     supersampling: int,
     extent: float,
     camera_range: tuple[float, float],
+    perturbation: float,
     num_train: int,
     num_validation: int,
     num_test: int,
@@ -70,6 +101,9 @@ def create_tabletop(
         extent: greatest x and y, in units of length.
         camera_range: greatest deviation of the camera's azimuth and elevation from
             `render.scene.CAMERA`, degrees.
+        perturbation: how far sizes, colours and light stray at random from those of
+            `render.scene.create_scene`: 0 for not at all, 1 for sizes by a fifth, colours and
+            brightness by a third, the light by 60 and 20 degrees.
         num_train: number of training images.
         num_validation: of validation images.
         num_test: of test images.
@@ -99,23 +133,26 @@ def create_tabletop(
             f"counts is {tuple(counts)}, but {catalogue!r} has {len(models)} models and repetition "
             "is off"
         )
-    if extent <= 0 or min(camera_range) < 0 or seed < 0:
+    if extent <= 0 or min(camera_range) < 0 or perturbation < 0 or seed < 0:
         raise ValueError(
-            f"extent {extent} must be positive, camera_range {tuple(camera_range)} and seed {seed} "
-            "not negative"
+            f"extent {extent} must be positive, camera_range {tuple(camera_range)}, perturbation "
+            f"{perturbation} and seed {seed} not negative"
         )
     view = View(models, image_size, field_of_view, supersampling=supersampling)
-    sets = {}
+    # Not of the images: their last bits depend on the device that drew them.
+    sets, digest = {}, hashlib.sha256()
     for name, of_split in zip(_SPLITS, np.random.SeedSequence(seed).spawn(3), strict=True):
         rng = np.random.default_rng(of_split)
-        sets[name] = _draw(
-            _compose(sizes[name], counts, len(models), repetition, extent, camera_range, rng), view
-        )
-    # Not of the images: their last bits depend on the device that drew them.
-    digest = hashlib.sha256()
-    for scenes in sets.values():
-        for array in (scenes.counts, scenes.identities, scenes.poses, scenes.cameras):
+        scenes = _compose(sizes[name], counts, len(models), repetition, extent, camera_range, rng)
+        arrays = [scenes.counts, scenes.identities, scenes.poses, scenes.cameras]
+        appearance = None
+        if perturbation:
+            num_scenes, num_objects = scenes.identities.shape
+            appearance = perturb(num_scenes, num_objects, perturbation, rng)
+            arrays += appearance
+        for array in arrays:
             digest.update(np.ascontiguousarray(array).data)
+        sets[name] = _draw(scenes, appearance, view)
     description = {
         "source": f"tabletop, {catalogue}",
         "counts": [int(count) for count in counts],
@@ -126,6 +163,7 @@ def create_tabletop(
         "supersampling": int(supersampling),
         "extent": float(extent),
         "camera_range": [float(value) for value in camera_range],
+        **({"perturbation": float(perturbation)} if perturbation else {}),
         "seed": int(seed),
         "digest": digest.hexdigest()[:16],
     }
@@ -176,14 +214,41 @@ def _compose(
     )
 
 
+def perturb(
+    num_scenes: int, num_objects: int, strength: float, rng: np.random.Generator
+) -> Appearance:
+    """Draws sizes, colours and light at random.
+
+    Args:
+        num_scenes: M.
+        num_objects: K.
+        strength: see `perturbation` of `create_tabletop`.
+        rng: NumPy's.
+    """
+
+    def uniform(half, *shape):
+        return strength * np.asarray(half) * rng.uniform(-1, 1, (num_scenes, *shape))
+
+    leaves = (
+        np.exp(uniform(_LOG_SIZE, num_objects)),
+        np.exp(uniform(_LOG_COLOUR, num_objects, 3)),
+        np.array(LIGHT) + uniform(np.radians(_LIGHT_RANGE), 2),
+        np.array(BRIGHTNESS) * np.exp(uniform(_LOG_BRIGHTNESS, 2)),
+        np.array(TABLE) * np.exp(uniform(_LOG_COLOUR, 2, 3)),
+    )
+    return Appearance(*(leaf.astype(np.float32) for leaf in leaves))
+
+
 @functools.partial(jax.jit, static_argnames="view")
-def _images(identities, presence, poses, cameras, view):
+def _images(identities, presence, poses, cameras, appearance, view):
     scene = create_scene(identities, presence, poses[..., :2], poses[..., 2], cameras)
+    if appearance is not None:
+        scene = scene._replace(**appearance._asdict())
     images = raycast.render(scene, view)
-    return (images * 255).round().astype(np.uint8)
+    return (images.clip(0, 1) * 255).round().astype(np.uint8)
 
 
-def _draw(scenes: Scenes3D, view: View) -> Scenes3D:
+def _draw(scenes: Scenes3D, appearance: Appearance | None, view: View) -> Scenes3D:
     """The scenes with their images."""
     images = np.zeros((len(scenes.counts), view.image_size, view.image_size, 3), np.uint8)
     for start in range(0, len(images), _CHUNK):
@@ -195,6 +260,7 @@ def _draw(scenes: Scenes3D, view: View) -> Scenes3D:
             (identities >= 0).astype(np.float32),
             scenes.poses[chosen],
             scenes.cameras[chosen],
+            jax.tree.map(lambda leaf: leaf[chosen], appearance),  # noqa: B023
             view=view,
         )
         stop = min(start + _CHUNK, len(images))
