@@ -51,6 +51,7 @@ LAYERS = (
         "experiments.representation_report",
         "experiments.contenders3d",
         "experiments.scenes3d_report",
+        "experiments.realism_report",
         "experiments.tabletop_report",
     },
     {"experiments.compare"},
@@ -59,6 +60,7 @@ LAYERS = (
     {
         "experiments.occlusion",
         "experiments.parsing",
+        "experiments.realism",
         "experiments.scenes3d",
         "experiments.tabletop",
     },

@@ -23,6 +23,7 @@ from air_jax.experiments import (
     generalization_report,
     occlusion_report,
     parsing_report,
+    realism_report,
     representation_report,
     scenes3d_report,
     tabletop_report,
@@ -35,6 +36,7 @@ _TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "parsing.json": parsing_report.table,
     "representation.json": representation_report.table,
     "scenes3d.json": scenes3d_report.table,
+    "realism.json": realism_report.table,
     "tabletop.json": tabletop_report.table,
 }
 

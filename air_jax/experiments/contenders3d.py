@@ -16,7 +16,7 @@ from air_jax.supervised import SupervisedModel
 _TIMED = 256  # images in a batch whose inference is timed
 # Of a config's section, what a supervised network takes too.
 _OPTIMIZER = ("learning_rate", "final_fraction", "clip_norm")
-# What --smoke changes in a run: few steps, images, rays and units.
+# What --smoke changes in a run with one object: few steps, images, rays and units.
 SMOKE: dict[str, Any] = {
     "data.num_train": 64,
     "data.num_validation": 12,
@@ -32,6 +32,14 @@ SMOKE: dict[str, Any] = {
     "train.checkpoint_every": 20,
     "train.validation_images": 12,
     "evaluation.iwae_images": 0,
+}
+# And with several.
+TABLE_SMOKE: dict[str, Any] = {
+    **SMOKE,
+    "data.counts": [0, 1, 2],
+    "inference.num_steps": 2,
+    "exploration.hold": 10,
+    "exploration.steps": 20,
 }
 
 

@@ -209,7 +209,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     runs.add_options(parser, seeds="100:103")
     parser.add_argument(
-        "--only", choices=list(VARIANTS), help="trains one variant of AIR, by default both"
+        "--only", choices=list(VARIANTS), nargs="+", help="variants of AIR to train, by default all"
     )
     for name, text in (
         ("search_images", "test images that are optimised"),
@@ -235,7 +235,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "seeds": range(1) if given.smoke else given.seeds,
         "effort": effort,
         "num_processes": given.processes,
-        "variants": [given.only] if given.only else list(VARIANTS),
+        "variants": given.only or list(VARIANTS),
     }
     program.finish(lambda: run(config, given.workdir, **options))
 

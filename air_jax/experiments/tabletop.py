@@ -65,11 +65,6 @@ SUPERVISED = {
     "supervised, sorted": "sorted",
     "supervised, slots": "slots",
 }
-SMOKE: dict[str, Any] = {
-    **contenders3d.SMOKE,
-    "exploration.hold": 10,
-    "exploration.steps": 20,
-}
 
 
 def run(
@@ -196,7 +191,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--smoke", action="store_true", help="a try: one seed, few steps, images")
     given, config = arguments.parse(parser, argv)
     if given.smoke:
-        config = ablation.change(config, SMOKE)
+        config = ablation.change(config, contenders3d.TABLE_SMOKE)
     options: dict[str, Any] = {
         "seeds": range(1) if given.smoke else given.seeds,
         "num_processes": given.processes,

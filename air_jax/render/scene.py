@@ -133,6 +133,42 @@ CROCKERY: Catalogue = (
         fold=1,
     ),
 )
+# The same crockery as a shop would have it: with a pattern, with handles where there were none.
+_RED = (0.7, 0.25, 0.2)
+ORNATE_CROCKERY: Catalogue = (
+    Model(
+        "plate",
+        (
+            *CROCKERY[0].parts[:-1],
+            Frustum((0.06, 0.14), (0.5, 0.8), _WHITE, checker=_RED, rows=1),
+        ),
+        fold=0,
+    ),
+    Model(
+        "bowl",
+        (
+            *CROCKERY[1].parts,
+            Box((0.66, 0.0, 0.4), (0.14, 0.12, 0.05), _BLUE),
+            Box((-0.66, 0.0, 0.4), (0.14, 0.12, 0.05), _BLUE),
+        ),
+        fold=2,
+    ),
+    Model(
+        "cup",
+        (
+            *_revolution([(0.26, 0.03), (0.27, 0.2)], _GREEN),
+            Frustum((0.2, 0.5), (0.27, 0.29), _GREEN, checker=_WHITE, rows=1),
+            Frustum((0.5, 0.7), (0.29, 0.3), _GREEN),
+            Box((0.42, 0.0, 0.4), (0.13, 0.05, 0.2), _GREEN),
+        ),
+        fold=1,
+    ),
+    Model(
+        "pan",
+        (*CROCKERY[3].parts, Box((-0.7, 0.0, 0.17), (0.14, 0.15, 0.05), _DARK)),
+        fold=1,
+    ),
+)
 CATALOGUES = {"solids": SOLIDS, "crockery": CROCKERY}
 
 
