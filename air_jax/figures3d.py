@@ -18,7 +18,8 @@ from air_jax.render.scene import Catalogue, View
 _FOUND_COLOUR = "#d62728"
 _TRUE_COLOUR = "0.35"
 _MARKERS = "osD^vP"  # of the catalogue's models
-_SHOWN = 2.0  # of the table, from its middle, units of length
+_CAMERA_MARKER = "$c$"
+_SHOWN = 2.2  # of the table, from its middle, units of length
 _CAMERA_AT = 1.8  # where a camera is drawn, from the middle
 
 
@@ -67,11 +68,12 @@ def from_above(scenes: Scenes3D, found: Objects3D, view: View, *, num_scenes: in
             colour=_FOUND_COLOUR,
             size=7,
         )
+    symbols = {model.name: _marker(i) for i, model in enumerate(view.catalogue)}
+    symbols["camera"] = _CAMERA_MARKER
     entries = [
-        Line2D([], [], color="0.2", linestyle="", marker=_MARKERS[i], label=model.name)
-        for i, model in enumerate(view.catalogue)
+        Line2D([], [], color="0.2", linestyle="", marker=marker, label=name)
+        for name, marker in symbols.items()
     ]
-    entries.append(Line2D([], [], color="0.2", linestyle="", marker="$c$", label="camera"))
     entries.append(Line2D([], [], color=_TRUE_COLOUR, linewidth=3, label="true"))
     entries.append(Line2D([], [], color=_FOUND_COLOUR, linewidth=3, label="found"))
     figure.legend(handles=entries, loc="outside lower center", ncols=4, fontsize=8, frameon=False)
@@ -95,14 +97,14 @@ def _draw_scene(
         "linestyle": "",
     }
     for identity, (x, y, yaw) in zip(identities, poses, strict=True):
-        axes.plot(x, y, marker=_MARKERS[identity % len(_MARKERS)], markersize=size, **style)
+        axes.plot(x, y, marker=_marker(identity), markersize=size, **style)
         if catalogue[identity].fold:
             reach = 0.6
             ends = [x, x + reach * math.cos(yaw)], [y, y + reach * math.sin(yaw)]
             axes.plot(*ends, color=colour, linewidth=1.2)
     # At azimuth 0 it stands at negative y.
     x, y = _CAMERA_AT * math.sin(camera[0]), -_CAMERA_AT * math.cos(camera[0])
-    axes.plot(x, y, marker="$c$", markersize=size, color=colour)
+    axes.plot(x, y, marker=_CAMERA_MARKER, markersize=size, color=colour)
 
 
 def policy(found: Objects3D, view: View) -> Figure:
@@ -142,6 +144,10 @@ def policy(found: Objects3D, view: View) -> Figure:
         bars.set_ylabel("identity (%)" if step == 0 else "")
         bars.spines[["top", "right"]].set_visible(False)
     return figure
+
+
+def _marker(identity: int) -> str:
+    return _MARKERS[identity % len(_MARKERS)]
 
 
 def _colour(catalogue: Catalogue, identity: int) -> tuple[float, float, float]:

@@ -268,7 +268,7 @@ class Bars(NamedTuple):
     """A quantity in some groups.
 
     Attributes:
-      means: over the seeds, one for each group.
+      means: over the seeds, one for each group; nan for no bar.
       deviations: likewise.
     """
 

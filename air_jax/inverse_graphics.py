@@ -16,7 +16,6 @@ from air_jax import distributions, estimators, objectives, parallel, train, trai
 from air_jax.distributions import UnaryCode
 from air_jax.models.air3d import AIR3D, create_air3d, prior_over_counts
 from air_jax.models.modules import Baseline
-from air_jax.models.scene3d import Scene3D
 from air_jax.models.trace import Trace
 from air_jax.objectives import LossOutput
 from air_jax.train import TrainState
@@ -165,10 +164,12 @@ def create_exploration(*, start: float, hold: int, steps: int) -> Callable[[jax.
     Raises:
       ValueError: if `start` is not in [0, 1] or not 0 <= `hold` <= `steps`.
     """
-    if not 0 <= start <= 1 or not 0 <= hold <= steps:
+    if not 0 <= start <= 1:
+        raise ValueError(f"exploration.start is {start}; it is a share, in [0, 1].")
+    if not 0 <= hold <= steps:
         raise ValueError(
-            f"exploration.start is {start}, a share in [0, 1], exploration.hold {hold} and "
-            f"exploration.steps {steps}: these are not negative, and hold not above steps."
+            f"exploration.hold is {hold} and exploration.steps {steps}; 0 <= hold <= steps is "
+            "needed."
         )
 
     def share(step: jax.Array) -> jax.Array:
@@ -229,7 +230,7 @@ def _infer_batch(air, params, prior_logits, images, keys):
 
 @functools.partial(jax.jit, static_argnames="air")
 def _detect_batch(air, params, images):
-    """Counts, identities and poses at the posterior's mode; what else a pass does is left out."""
+    """Counts, identities and poses at the posterior's mode, without the last rendering."""
     mean = _apply(air, params, images, air.mean_noise(len(images)), mode=True)
     return mean.posterior.mode_count(), mean.z_what, mean.z_where
 
@@ -290,7 +291,9 @@ class Model3D(NamedTuple):
     def detect(
         self, images: np.ndarray, *, batch_size: int = 256
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Counts `[n]`, identities `[n, N]` and poses `[n, N, 3]`, and no rendering of them.
+        """Counts `[n]`, identities `[n, N]` and poses `[n, N, 3]`.
+
+        Nothing is rendered, but for what DAIR sees of the objects before each step.
 
         Args:
           images: as in `infer`.
@@ -352,52 +355,3 @@ def create_model(config: Mapping[str, Any], params: Any) -> Model3D:
     prior = distributions.create_prior(**config["prior"], num_steps=air.num_steps)
     final = prior_over_counts(air, prior(jnp.asarray(config["prior"]["steps"])))
     return Model3D(air=air, params=params, prior=final, config=dict(config))
-
-
-@functools.partial(jax.jit, static_argnames="scene")
-def _render(scene, identities, presence, poses, cameras):
-    return scene.draw(identities, presence, poses, cameras)
-
-
-def as_objects(
-    scene: Scene3D,
-    *,
-    identities: np.ndarray,
-    poses: np.ndarray,
-    counts: np.ndarray | None = None,
-    cameras: np.ndarray | None = None,
-) -> Objects3D:
-    """What something other than AIR found.
-
-    Args:
-      scene: what renders it.
-      identities: int32 `[n, N]`; below 0 for objects that are not there.
-      poses: `(x, y, yaw)`, `[n, N, 3]`.
-      counts: how many of the objects are there, the first ones, int32 `[n]`; all if None.
-      cameras: azimuth and elevation, radians, `[n, 2]`; the prior's mean if None.
-    """
-    if counts is None:
-        counts = (identities >= 0).sum(-1).astype(np.int32)
-    presence = (np.arange(identities.shape[1]) < counts[:, None]).astype(np.float32)
-    if cameras is None:
-        cameras = np.broadcast_to(scene.prior_camera().loc, (len(identities), 2))
-    identities = identities.clip(min=0)
-    return Objects3D(
-        counts=counts,
-        presence=presence,
-        identities=identities,
-        identity_probs=np.eye(scene.num_identities, dtype=np.float32)[identities],
-        poses=poses,
-        cameras=cameras,
-        reconstructions=_render_all(scene, identities, presence, poses, cameras),
-        elbo_terms={},
-    )
-
-
-def _render_all(scene: Scene3D, *leaves: np.ndarray, batch_size: int = 256) -> np.ndarray:
-    parts = []
-    for start in range(0, len(leaves[0]), batch_size):
-        # Always of one size, or the last would be compiled again.
-        chosen = np.arange(start, start + batch_size).clip(max=len(leaves[0]) - 1)
-        parts.append(np.asarray(_render(scene, *(leaf[chosen] for leaf in leaves))))
-    return np.concatenate(parts)[: len(leaves[0])]

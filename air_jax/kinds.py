@@ -4,6 +4,7 @@ The loop, validation and evaluation know a model by its `Kind`, which a config n
 What a kind's sections are splatted into says which keys they hold (`sections.check`).
 """
 
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -93,10 +94,13 @@ def _air3d_warnings(config: Config) -> list[str]:
         for name in ("catalogue", "field_of_view")
         if data[name] != scene[name]
     ]
-    if data["extent"] > scene["reach"]:
+    # The corner of the square that they stand in, as the camera sees it.
+    turned = math.radians(min(data["camera_range"][0], 45.0))
+    farthest = data["extent"] * (math.cos(turned) + math.sin(turned))
+    if farthest > scene["reach"]:
         warnings.append(
-            f"data.extent is {data['extent']} and scene.reach {scene['reach']}: objects stand "
-            "where the model has no place for them."
+            f"data.extent is {data['extent']}, so that objects are up to {farthest:.2f} to a side, "
+            f"and scene.reach {scene['reach']}: the model has no place for them."
         )
     if any(data["camera_range"]) and not any(scene["camera_scale"]):
         warnings.append("data.camera_range is not 0, but scene.camera_scale says that it is known.")

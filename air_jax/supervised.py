@@ -123,10 +123,12 @@ def _folds(scene: Scene3D) -> jax.Array:
 @functools.partial(jax.jit, static_argnames=("network", "scene", "order"))
 def _predict(network, scene, order, params, images):
     prediction = network.apply({"params": params}, images - scene.empty)
-    objects = supervised.to_objects(prediction, _folds(scene))
+    slots = None
+    if order == "slots":
+        slots = jnp.broadcast_to(jnp.arange(scene.num_identities), prediction.presence_logits.shape)
+    objects = supervised.to_objects(prediction, _folds(scene), slots)
     presence, identities = objects.presence, objects.identities
     if order == "slots":
-        identities = jnp.broadcast_to(jnp.arange(scene.num_identities), identities.shape)
         first = jnp.argsort(1 - presence, axis=-1)  # a stable sort
     else:
         presence = jnp.cumprod(presence, axis=-1)

@@ -23,6 +23,41 @@ def spread(values: Sequence[float]) -> dict[str, Any]:
     }
 
 
+def summarise(
+    lines: Sequence[Mapping[str, Any]], *, by: Sequence[str], measures: Sequence[str]
+) -> dict[str, Any]:
+    """Means and deviations over the lines that are alike in some columns.
+
+    Args:
+      lines: column to value, None for what is not known.
+      by: columns, of text.
+      measures: columns, of numbers.
+
+    Returns:
+      Nested by the values of `by`, in the order in which they occur; innermost each measure's
+      `spread`, None where nothing is known.
+    """
+    if not by:
+        known = {
+            name: [line[name] for line in lines if line[name] is not None] for name in measures
+        }
+        return {name: spread(values) if values else None for name, values in known.items()}
+    first, *others = by
+    return {
+        value: summarise(
+            [line for line in lines if line[first] == value], by=others, measures=measures
+        )
+        for value in dict.fromkeys(line[first] for line in lines)
+    }
+
+
+def sentence(line: Mapping[str, Any], measures: Sequence[str]) -> str:
+    """What of a line is known, for a terminal: everything else first, then the measures."""
+    others = [str(value) for name, value in line.items() if name not in measures]
+    known = [f"{name} {line[name]:.4g}" for name in measures if line[name] is not None]
+    return f"{', '.join(others)}: {', '.join(known)}"
+
+
 def show(value: Mapping[str, Any] | None, digits: int, factor: float = 1.0) -> str:
     """What `spread` gives as text, "mean ± sd", or "-" where there is nothing to tell.
 

@@ -9,7 +9,7 @@ import pytest
 from air_jax import figures3d, tables
 from air_jax.data.tabletop import create_tabletop
 from air_jax.experiments import tabletop, tabletop_report
-from air_jax.inverse_graphics import as_objects
+from air_jax.experiments.contenders3d import as_objects
 from air_jax.models.scene3d import create_scene3d
 from configs import scene3d_table
 
@@ -18,7 +18,7 @@ def test_every_method_is_measured_and_written(tmp_path):
     config = "--config=configs/scene3d_table.py"
     tabletop.main([config, "--smoke", "--only", "each once", f"--workdir={tmp_path}"])
     written = json.loads((tmp_path / "tabletop.json").read_text())
-    methods = ["AIR", "supervised, arbitrary", "supervised, sorted", "supervised, slots"]
+    methods = ["DAIR", "supervised, arbitrary", "supervised, sorted", "supervised, slots"]
     methods.append("the true scene")
     assert {name: list(of_set) for name, of_set in written["summary"].items()} == {
         "each once": methods

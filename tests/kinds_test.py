@@ -8,7 +8,7 @@ from air_jax import kinds
 from air_jax.draw import DrawModel
 from air_jax.experiments import estimators, reliability
 from configs import draw as draw_config
-from configs import scene3d_object, smoke
+from configs import scene3d_object, scene3d_table, smoke
 from tests import tiny
 
 
@@ -66,3 +66,8 @@ def test_sections_that_describe_two_different_tables_are_warned_of():
     other, far, camera, many = kinds.of(config).warnings(config)
     assert "data.catalogue is solids and scene.catalogue crockery" in other
     assert "no place for them" in far and "known" in camera and "up to 2 objects" in many
+    config = scene3d_table.get_config()
+    assert kinds.of(config).warnings(config) == []
+    config.data.extent = 1.2  # within the reach but for a camera that has turned
+    (far,) = kinds.of(config).warnings(config)
+    assert "up to 1.59 to a side" in far

@@ -159,6 +159,35 @@ def test_what_helps_is_explored(variant):
     np.testing.assert_array_equal(apply(air, params, batch, noise).guidance, 0)
 
 
+def test_decisions_are_mixed_with_what_helps():
+    own_present, own = np.array([0.6, 0.6]), np.array([[0.5, 0.3, 0.2]] * 2)
+    helps = np.array([[True, False, True], [False, False, False]])
+    decisions = air3d._Decisions(
+        jnp.log(own_present / (1 - own_present))[:, None] * jnp.ones((2, 3)), jnp.log(own)
+    )
+    mixed = decisions.explore(jnp.full((2,), 0.3), jnp.array(helps))
+    tried = np.array([[0.5, 0, 0.5], [1 / 3, 1 / 3, 1 / 3]])
+    np.testing.assert_allclose(np.exp(mixed.log_probs), 0.7 * own + 0.3 * tried, rtol=1e-5)
+    present = 0.7 * own_present[:, None] + 0.3 * helps
+    np.testing.assert_allclose(jax.nn.sigmoid(mixed.presence_logits), present, rtol=1e-5)
+    untouched = decisions.explore(jnp.zeros((2,)), jnp.array(helps))
+    chex.assert_trees_all_close(untouched, decisions, rtol=1e-5)
+
+
+def test_the_cross_entropy_is_that_of_the_posterior():
+    worth = np.array([[3.0, -1.0, 0.5]])
+    weights = np.concatenate([[1.0], np.exp(worth[0]) / 3])
+    target = weights / weights.sum()
+    own = np.array([0.4, *(0.6 * np.array([0.5, 0.3, 0.2]))])
+    decisions = air3d._Decisions(
+        jnp.full((1, 3), np.log(0.6 / 0.4)), jnp.log(jnp.array([[0.5, 0.3, 0.2]]))
+    )
+    found = decisions.cross_entropy(jnp.array(worth))
+    np.testing.assert_allclose(found, -(target * np.log(own)).sum(), rtol=1e-5)
+    # In no hurry but finite where the posterior is certain.
+    assert np.isfinite(decisions.cross_entropy(jnp.array([[1e4, -1e4, 0.0]]))).all()
+
+
 def test_guidance_leads_to_what_fits():
     """Descent of the guidance in what decides finds the identity and the count of a scene."""
     scene = {**TABLE, "position_scale": 1e-3}
@@ -206,13 +235,18 @@ def test_dair_sees_what_is_left():
     )
     nothing = air.scene.draw(first[0], 0 * first[1], first[2], camera)
     np.testing.assert_allclose(trace.errors[:, 0], batch - nothing, atol=1e-5)
-    # What the first step found reaches the second one through the image alone.
+    # What the first step found reaches the second one, through the image alone.
     one = jax.tree.map(lambda leaf: leaf[:1], noise_of(air, 192))
     present = one._replace(pres=jnp.zeros_like(one.pres))
     traces = [
         apply(air, params, batch[1:2], present, jnp.array([[identity, 0]])) for identity in (0, 3)
     ]
     assert np.abs(traces[0].presence_logit - traces[1].presence_logit)[0, 1] > 0
+    absent = one._replace(pres=jnp.ones_like(one.pres))
+    traces = [
+        apply(air, params, batch[1:2], absent, jnp.array([[identity, 0]])) for identity in (0, 3)
+    ]
+    np.testing.assert_array_equal(traces[0].presence_logit, traces[1].presence_logit)
 
 
 def test_identities_have_their_frequencies():

@@ -33,3 +33,18 @@ def test_csv_has_the_named_columns_only():
     assert tables.to_csv(rows[:1]).splitlines()[0] == "a,b"
     with pytest.raises(ValueError, match="c"):
         tables.to_csv(rows)
+
+
+def test_lines_are_summarised_by_their_columns():
+    lines = [
+        {"set": "a", "method": "x", "seed": 0, "error": 1.0, "time": None},
+        {"set": "a", "method": "x", "seed": 1, "error": 3.0, "time": None},
+        {"set": "a", "method": "y", "seed": 0, "error": None, "time": 2.0},
+        {"set": "b", "method": "x", "seed": 0, "error": 5.0, "time": 4.0},
+    ]
+    summary = tables.summarise(lines, by=["set", "method"], measures=["error", "time"])
+    assert list(summary) == ["a", "b"] and list(summary["a"]) == ["x", "y"]
+    assert summary["a"]["x"] == {"error": tables.spread([1.0, 3.0]), "time": None}
+    assert summary["a"]["y"] == {"error": None, "time": tables.spread([2.0])}
+    assert summary["b"]["x"]["error"]["mean"] == 5.0
+    assert tables.sentence(lines[0], ["error", "time"]) == "a, x, 0: error 1"

@@ -1,5 +1,6 @@
-"""What the experiments on 3-D scenes have in common: supervised networks, times, pictures."""
+"""What the experiments on 3-D scenes have in common: other methods' scenes, times, pictures."""
 
+import functools
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -10,9 +11,11 @@ from matplotlib.figure import Figure
 
 from air_jax import figures, supervised
 from air_jax.data.tabletop import Scenes3D
+from air_jax.inverse_graphics import Objects3D
 from air_jax.models.scene3d import Scene3D, create_scene3d
 from air_jax.supervised import SupervisedModel
 
+TRUE = "the true scene"  # its name among the methods
 _TIMED = 256  # images in a batch whose inference is timed
 # Of a config's section, what a supervised network takes too.
 _OPTIMIZER = ("learning_rate", "final_fraction", "clip_norm")
@@ -57,6 +60,55 @@ def scene_model(config: Mapping[str, Any], scenes: Scenes3D) -> Scene3D:
     """
     image = {"image_size": scenes.images.shape[1], "channels": scenes.images.shape[3]}
     return create_scene3d(config["scene"], **image)
+
+
+@functools.partial(jax.jit, static_argnames="scene")
+def _render(scene, identities, presence, poses, cameras):
+    return scene.draw(identities, presence, poses, cameras)
+
+
+def as_objects(
+    scene: Scene3D,
+    *,
+    identities: np.ndarray,
+    poses: np.ndarray,
+    counts: np.ndarray | None = None,
+    cameras: np.ndarray | None = None,
+) -> Objects3D:
+    """What something other than AIR found.
+
+    Args:
+      scene: what renders it.
+      identities: int32 `[n, N]`; below 0 for objects that are not there, which come last.
+      poses: `(x, y, yaw)`, `[n, N, 3]`.
+      counts: how many of the objects are there, the first ones, int32 `[n]`; all if None.
+      cameras: azimuth and elevation, radians, `[n, 2]`; the prior's mean if None.
+    """
+    if counts is None:
+        counts = (identities >= 0).sum(-1).astype(np.int32)
+    presence = (np.arange(identities.shape[1]) < counts[:, None]).astype(np.float32)
+    if cameras is None:
+        cameras = np.broadcast_to(scene.prior_camera().loc, (len(identities), 2))
+    identities = identities.clip(min=0)
+    return Objects3D(
+        counts=counts,
+        presence=presence,
+        identities=identities,
+        identity_probs=np.eye(scene.num_identities, dtype=np.float32)[identities],
+        poses=poses,
+        cameras=cameras,
+        reconstructions=_render_all(scene, identities, presence, poses, cameras),
+        elbo_terms={},
+    )
+
+
+def _render_all(scene: Scene3D, *leaves: np.ndarray, batch_size: int = 256) -> np.ndarray:
+    parts = []
+    for start in range(0, len(leaves[0]), batch_size):
+        # Always of one size, or the last would be compiled again.
+        chosen = np.arange(start, start + batch_size).clip(max=len(leaves[0]) - 1)
+        parts.append(np.asarray(_render(scene, *(leaf[chosen] for leaf in leaves))))
+    return np.concatenate(parts)[: len(leaves[0])]
 
 
 def train_supervised(

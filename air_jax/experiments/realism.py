@@ -6,19 +6,20 @@
 The paper shows photographs; in their place stand pictures of the test scenes by MuJoCo, an engine
 that AIR never saw. They are a stand-in and no more: the scenes are still made up.
 
-    ray caster                  as in training
+    ray caster                  as they were rendered for training, without perturbation
     MuJoCo                      the same scenes, drawn by another program
     MuJoCo, shadows and gloss   with shadows, reflections and a grained table
     MuJoCo, other crockery      likewise, with patterns and handles that the catalogue does not have
 
-AIR is trained as the config says, and with sizes, colours and light of the training scenes strewn
-at random (`data.perturbation`); its own renderer draws neither. The models are ordinary runs in
-folders of the workdir; the same command resumes them. The workdir gets
+AIR or DAIR is trained as the config says, and with sizes, colours and light of the training scenes
+strewn at random (`data.perturbation`), which its own renderer does not draw. The models are
+ordinary runs in folders of the workdir; the same command resumes them, and reports those that are
+finished. The workdir gets
 
     realism.json    every measurement, means with deviations over seeds
     realism.csv     a line for each kind of picture, model and seed
     table.md        the means
-    SET.png         pictures of a kind and what the models make of them
+    KIND.png        pictures of a kind and what the models make of them
 """
 
 import argparse
@@ -80,7 +81,7 @@ def run(
       workdir: folder of the experiment.
       seeds: of the models, ascending by one.
       num_processes: programs at a time, see `runs.train`.
-      variants: of `VARIANTS`.
+      variants: of `VARIANTS`, to be trained; one that is finished is reported too.
 
     Returns:
       What `realism.json` holds.
@@ -99,18 +100,28 @@ def run(
             "use configs/scene3d_table.py."
         )
     target = pathlib.Path(workdir)
-    configs = {name: ablation.change(config, VARIANTS[name]) for name in variants}
+    configs = {name: ablation.change(config, changes) for name, changes in VARIANTS.items()}
     programs = {
         name: runs.plan(of_variant, target / contenders3d.folder(name), seeds)
         for name, of_variant in configs.items()
     }
-    runs.train([one for those in programs.values() for one in those], num_processes)
-    dataset = kinds.create_dataset(ablation.change(config, VARIANTS["as rendered"]))
-    test = dataset.test
+    # The pictures first: without MuJoCo there is nothing to train for.
+    datasets = {name: kinds.create_dataset(of_variant) for name, of_variant in configs.items()}
+    test = datasets["as rendered"].test
     view = contenders3d.scene_model(config, test).view
+    rays = config["data"]["supersampling"]
+    drawn = {
+        kind: test._replace(images=_draw(test, view._replace(supersampling=rays), pictures))
+        for kind, pictures in KINDS.items()
+    }
+    runs.train([one for name in variants for one in programs[name]], num_processes)
+    programs = {
+        name: those
+        for name, those in programs.items()
+        if name in variants or all(one.finished for one in those)
+    }
     rows: list[dict[str, Any]] = []
-    for kind, pictures in KINDS.items():
-        scenes = test._replace(images=_draw(test, view, pictures))
+    for kind, scenes in drawn.items():
         shown: dict[str, np.ndarray] = {}
         for name, those in programs.items():
             for one in those:
@@ -121,7 +132,8 @@ def run(
                 measured = evaluate3d.measure(found, scenes, view)
                 rows.append({"pictures": kind, "trained": name, "seed": one.seeds[0], **measured})
                 shown.setdefault(f"trained {name}", found.reconstructions[:_NUM_SHOWN])
-                logging.info("%s", realism_report.sentence(rows[-1]))
+                line = realism_report.line(rows[-1])
+                logging.info("%s", tables.sentence(line, realism_report.MEASURES))
         figure = contenders3d.pictures(scenes.images[:_NUM_SHOWN], shown)
         figures.save(figure, target / f"{contenders3d.folder(kind)}.png")
 
@@ -129,7 +141,10 @@ def run(
         **provenance.surroundings(),
         "config": dict(config),
         "perturbation": PERTURBATION,
-        "data": provenance.without_folder(dataset.description),
+        "data": {
+            name: provenance.without_folder(dataset.description)
+            for name, dataset in datasets.items()
+        },
         "measurements": rows,
         "summary": realism_report.summarise(rows),
     }
@@ -143,10 +158,10 @@ def run(
 
 
 def _draw(scenes: Scenes3D, view: View, pictures: Pictures) -> np.ndarray:
-    """The scenes' images of a kind, uint8; four samples a pixel, as the ray caster's have rays."""
+    """The scenes' images of a kind, uint8, with as many samples a pixel as the view has rays."""
     if pictures.realism is None:
         return scenes.images
-    view = view._replace(catalogue=pictures.catalogue or view.catalogue, supersampling=2)
+    view = view._replace(catalogue=pictures.catalogue or view.catalogue)
     scene = create_scene(
         scenes.identities.clip(min=0),
         (scenes.identities >= 0).astype(np.float32),

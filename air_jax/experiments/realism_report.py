@@ -25,32 +25,14 @@ def line(row: Mapping[str, Any]) -> dict[str, Any]:
     return {name: flat.get(name) for name in ("pictures", "trained", "seed", *MEASURES)}
 
 
-def sentence(row: Mapping[str, Any]) -> str:
-    """A measurement in a line for a terminal."""
-    values = {name: value for name, value in line(row).items() if name in MEASURES}
-    told = [f"{name} {value:.4g}" for name, value in values.items() if value is not None]
-    return f"{row['pictures']}, trained {row['trained']}, seed {row['seed']}: {', '.join(told)}"
-
-
-def summarise(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Kind of pictures to way to train to measure to mean and deviation over the seeds.
+def summarise(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Means and deviations over the seeds, see `tables.summarise`.
 
     Args:
-      rows: of every kind, way and seed.
+      rows: all that were measured.
     """
-    summary: dict[str, dict[str, Any]] = {}
-    for pictures, trained in dict.fromkeys((row["pictures"], row["trained"]) for row in rows):
-        lines = [
-            line(row) for row in rows if (row["pictures"], row["trained"]) == (pictures, trained)
-        ]
-        values = {
-            measure: [row[measure] for row in lines if row[measure] is not None]
-            for measure in MEASURES
-        }
-        summary.setdefault(pictures, {})[trained] = {
-            measure: tables.spread(found) if found else None for measure, found in values.items()
-        }
-    return summary
+    lines = [line(row) for row in rows]
+    return tables.summarise(lines, by=["pictures", "trained"], measures=MEASURES)
 
 
 def table(results: Mapping[str, Any]) -> str:

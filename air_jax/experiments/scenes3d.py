@@ -39,7 +39,6 @@ from air_jax import (
     evaluate3d,
     figures,
     files,
-    inverse_graphics,
     kinds,
     pose_search,
     program,
@@ -133,7 +132,9 @@ def run(
         measured = evaluate3d.measure(found, scenes, scene.view)
         rows.append({"method": name, "seed": seed, **more, **measured})
         shown.setdefault(name, found.reconstructions[:_NUM_SHOWN])
-        logging.info("%s, seed %d: %s", name, seed, scenes3d_report.sentence(rows[-1]))
+        logging.info(
+            "%s", tables.sentence(scenes3d_report.line(rows[-1]), scenes3d_report.MEASURES)
+        )
 
     scene = contenders3d.scene_model(config, test)
     for name, those in programs.items():
@@ -156,18 +157,18 @@ def run(
             network = contenders3d.train_supervised(
                 config, training, scene=scene, rotation=rotation, seed=seed
             )
-            found = inverse_graphics.as_objects(scene, **network.predict(test.images)._asdict())
+            found = contenders3d.as_objects(scene, **network.predict(test.images)._asdict())
             seconds = contenders3d.seconds_per_image(network.predict, test.images)
             record(name, seed, found, test, seconds_per_image=seconds)
     search = _search(scene, few, effort, seeds[0])
     last = search[-1]
-    found = inverse_graphics.as_objects(
+    found = contenders3d.as_objects(
         scene, identities=last.identities[:, None], poses=last.poses[:, None]
     )
     seconds = last.seconds / len(few.images)
     record(SEARCH, seeds[0], found, few, seconds_per_image=seconds)
-    found = inverse_graphics.as_objects(scene, identities=test.identities, poses=test.poses)
-    record("the true scene", seeds[0], found, test)
+    found = contenders3d.as_objects(scene, identities=test.identities, poses=test.poses)
+    record(contenders3d.TRUE, seeds[0], found, test)
 
     results = {
         **provenance.surroundings(),

@@ -36,29 +36,14 @@ def line(row: Mapping[str, Any]) -> dict[str, Any]:
     return {name: flat.get(name) for name in ("method", "seed", *MEASURES)}
 
 
-def sentence(row: Mapping[str, Any]) -> str:
-    """A measurement in a line for a terminal."""
-    values = {name: value for name, value in line(row).items() if name in MEASURES}
-    return ", ".join(f"{name} {value:.4g}" for name, value in values.items() if value is not None)
-
-
 def summarise(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Method to measure to mean and deviation over the seeds, None for what is not known.
+    """Means and deviations over the seeds, see `tables.summarise`.
 
     Args:
-      rows: of every method and seed.
+      rows: all that were measured.
     """
-    summary: dict[str, Any] = {}
-    for name in dict.fromkeys(row["method"] for row in rows):
-        lines = [line(row) for row in rows if row["method"] == name]
-        values = {
-            measure: [row[measure] for row in lines if row[measure] is not None]
-            for measure in MEASURES
-        }
-        summary[name] = {
-            measure: tables.spread(found) if found else None for measure, found in values.items()
-        }
-    return summary
+    lines = [line(row) for row in rows]
+    return tables.summarise(lines, by=["method"], measures=MEASURES)
 
 
 def against_time(

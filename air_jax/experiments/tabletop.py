@@ -5,8 +5,7 @@
 
 Two sets of scenes: each model of the catalogue at most once, and with repetition. On both:
 
-    AIR                    trained from images alone, as the config says; its renderer is all that
-                           it knows
+    AIR or DAIR            as the config says, trained from images alone; its renderer is all it has
     supervised, arbitrary  the same layers trained on true counts, identities, poses and cameras,
                            in the order in which the scenes happen to list them, as in the paper
     supervised, sorted     likewise, in an order that an image determines
@@ -15,20 +14,23 @@ Two sets of scenes: each model of the catalogue at most once, and with repetitio
     the true scene         nothing is inferred: the error that is left since the renderer of the
                            model takes fewer rays than that of the data
 
-The AIR models are ordinary runs in folders of the workdir; the same command resumes them. The
-supervised networks take as many steps and images as they do, with the same optimizer. The workdir
-gets
+The models are ordinary runs in folders of the workdir; the same command resumes them. The
+supervised networks take as many steps and images as they do, with the same optimizer. Times are
+from images to what stands where, with the renderings that DAIR needs for it and no others. What
+`--only` leaves out is reported as it was measured before. The workdir gets
 
     tabletop.json        every measurement, means with deviations over seeds
     tabletop.csv         a line for each set of scenes, method and seed
     table.md             the means
     bars.png             counts and reconstructions (figure 7, middle)
+    SET.json             the measurements of one set of scenes
     SET_scenes.png       scenes and what each method makes of them
     SET_from_above.png   true objects and cameras, and those that AIR found (figure 7, left)
     SET_policy.png       where AIR's steps put objects, and which (figure 7, right)
 """
 
 import argparse
+import json
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -41,7 +43,6 @@ from air_jax import (
     figures,
     figures3d,
     files,
-    inverse_graphics,
     kinds,
     program,
     provenance,
@@ -82,7 +83,7 @@ def run(
       workdir: folder of the experiment.
       seeds: of the models, ascending by one.
       num_processes: programs at a time, see `runs.train`.
-      sets: of `SETS`.
+      sets: of `SETS`, to be measured; those that were measured before are reported too.
 
     Returns:
       What `tabletop.json` holds.
@@ -105,19 +106,24 @@ def run(
         for name, of_set in configs.items()
     }
     runs.train([one for those in programs.values() for one in those], num_processes)
-    rows: list[dict[str, Any]] = []
-    descriptions: dict[str, Any] = {}
     for name, of_set in configs.items():
         dataset = kinds.create_dataset(of_set)
-        descriptions[name] = provenance.without_folder(dataset.description)
-        for row in _of_set(of_set, programs[name], dataset, target / contenders3d.folder(name)):
-            rows.append({"set": name, **row})
-            logging.info("%s: %s", name, tabletop_report.sentence(rows[-1]))
+        rows = _of_set(of_set, programs[name], dataset, target / contenders3d.folder(name))
+        measured = {"data": provenance.without_folder(dataset.description), "measurements": rows}
+        writer.write_json(target / f"{contenders3d.folder(name)}.json", measured)
 
+    every = {
+        name: json.loads(file.read_text(encoding="utf-8"))
+        for name in SETS
+        if (file := target / f"{contenders3d.folder(name)}.json").exists()
+    }
+    rows = [
+        {"set": name, **row} for name, of_set in every.items() for row in of_set["measurements"]
+    ]
     results = {
         **provenance.surroundings(),
         "config": dict(config),
-        "data": descriptions,
+        "data": {name: of_set["data"] for name, of_set in every.items()},
         "measurements": rows,
         "summary": tabletop_report.summarise(rows),
     }
@@ -146,6 +152,8 @@ def _of_set(
     def record(method: str, seed: int, found: Objects3D, **more: Any) -> None:
         measured = evaluate3d.measure(found, test, scene.view)
         rows.append({"method": method, "seed": seed, **more, **measured})
+        line = tabletop_report.line({"set": target.name, **rows[-1]})
+        logging.info("%s", tables.sentence(line, tabletop_report.MEASURES))
         shown.setdefault(method, found.reconstructions[:_NUM_SHOWN])
 
     for one in programs:
@@ -154,7 +162,13 @@ def _of_set(
         assert isinstance(model, Model3D)
         found = model.infer(test.images)
         seconds = contenders3d.seconds_per_image(model.detect, test.images)
-        record("AIR", one.seeds[0], found, elbo=evaluation["elbo"], seconds_per_image=seconds)
+        record(
+            config["inference"]["variant"].upper(),
+            one.seeds[0],
+            found,
+            elbo=evaluation["elbo"],
+            seconds_per_image=seconds,
+        )
         if one is programs[0]:
             view = scene.view
             above = figures3d.from_above(test, found, view, num_scenes=_NUM_FROM_ABOVE)
@@ -168,13 +182,13 @@ def _of_set(
             network = contenders3d.train_supervised(
                 config, dataset.train, scene=scene, rotation="folded", order=order, seed=seed
             )
-            found = inverse_graphics.as_objects(scene, **network.predict(test.images)._asdict())
+            found = contenders3d.as_objects(scene, **network.predict(test.images)._asdict())
             seconds = contenders3d.seconds_per_image(network.predict, test.images)
             record(method, seed, found, seconds_per_image=seconds)
-    found = inverse_graphics.as_objects(
+    found = contenders3d.as_objects(
         scene, identities=test.identities, poses=test.poses, cameras=test.cameras
     )
-    record("the true scene", programs[0].seeds[0], found)
+    record(contenders3d.TRUE, programs[0].seeds[0], found)
     pictures = contenders3d.pictures(test.images[:_NUM_SHOWN], shown)
     figures.save(pictures, target.with_name(f"{target.name}_scenes.png"))
     return rows

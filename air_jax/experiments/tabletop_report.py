@@ -1,11 +1,13 @@
 """What `experiments.tabletop` measured: means over seeds, a table, bars."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib.figure import Figure
 
 from air_jax import figures_runs, tables
+from air_jax.experiments import contenders3d
 
 MEASURES = (
     "count_accuracy",
@@ -18,7 +20,6 @@ MEASURES = (
     "reconstruction_error",
     "seconds_per_image",
 )
-TRUE = "the true scene"
 
 
 def line(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -38,30 +39,14 @@ def line(row: Mapping[str, Any]) -> dict[str, Any]:
     return {name: flat.get(name) for name in ("set", "method", "seed", *MEASURES)}
 
 
-def sentence(row: Mapping[str, Any]) -> str:
-    """A measurement in a line for a terminal."""
-    values = {name: value for name, value in line(row).items() if name in MEASURES}
-    told = [f"{name} {value:.4g}" for name, value in values.items() if value is not None]
-    return f"{row['method']}, seed {row['seed']}: {', '.join(told)}"
-
-
-def summarise(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Set to method to measure to mean and deviation over the seeds, None for what is not known.
+def summarise(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Means and deviations over the seeds, see `tables.summarise`.
 
     Args:
-      rows: of every set, method and seed.
+      rows: all that were measured.
     """
-    summary: dict[str, dict[str, Any]] = {}
-    for of_set, method in dict.fromkeys((row["set"], row["method"]) for row in rows):
-        lines = [line(row) for row in rows if (row["set"], row["method"]) == (of_set, method)]
-        values = {
-            measure: [row[measure] for row in lines if row[measure] is not None]
-            for measure in MEASURES
-        }
-        summary.setdefault(of_set, {})[method] = {
-            measure: tables.spread(found) if found else None for measure, found in values.items()
-        }
-    return summary
+    lines = [line(row) for row in rows]
+    return tables.summarise(lines, by=["set", "method"], measures=MEASURES)
 
 
 def table(results: Mapping[str, Any]) -> str:
@@ -101,7 +86,9 @@ def bars(summary: Mapping[str, Mapping[str, Any]]) -> Figure:
     Args:
       summary: what `summarise` gives.
     """
-    methods = dict.fromkeys(name for of_set in summary.values() for name in of_set if name != TRUE)
+    methods = dict.fromkeys(
+        name for of_set in summary.values() for name in of_set if name != contenders3d.TRUE
+    )
     quantities = {
         "count accuracy (%)": ("count_accuracy", 100.0),
         "squared error": ("reconstruction_error", 1.0),
@@ -122,8 +109,8 @@ def bars(summary: Mapping[str, Mapping[str, Any]]) -> Figure:
 
 
 def _bar(summary: Mapping[str, Any] | None, measure: str, factor: float) -> tuple[float, float]:
-    """Mean and deviation; no height where a method was not measured."""
+    """Mean and deviation; not a number, no bar, where a method was not measured."""
     if summary is None or summary[measure] is None:
-        return 0.0, 0.0
+        return math.nan, math.nan
     spread = summary[measure]
     return factor * spread["mean"], factor * (spread["sd"] or 0.0)

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from air_jax.distributions import UnaryCode, WrappedNormal
 from air_jax.models import modules
+from air_jax.models.air import error_canvas
 from air_jax.models.scene3d import CAMERA_SIZE, POSE_SIZE, Scene3D, create_scene3d
 from air_jax.models.trace import Trace
 
@@ -57,7 +58,6 @@ class AIR3D(nn.Module):
 
     Attributes:
       scene: the scene model.
-      variant: "air" or "dair".
       num_steps: N.
       fixed_count: whether all N objects are known to be there.
       hidden_size: width of the LSTM.
@@ -67,10 +67,10 @@ class AIR3D(nn.Module):
       patch_features: of the embedding.
       presence_logit: initial log-odds of one more object.
       yaw_scale: initial standard deviation of q(yaw), radians.
+      variant: "air" or "dair".
     """
 
     scene: Scene3D
-    variant: str
     num_steps: int
     fixed_count: bool
     hidden_size: int
@@ -80,6 +80,7 @@ class AIR3D(nn.Module):
     patch_features: int
     presence_logit: float
     yaw_scale: float
+    variant: str = "air"
 
     def setup(self):
         if self.variant not in VARIANTS:
@@ -133,7 +134,7 @@ class AIR3D(nn.Module):
         z_pres, steps = jnp.ones((batch_size,)), []
         for i in range(self.num_steps):
             so_far = self._draw(found, camera)
-            error = images - so_far
+            error = error_canvas(so_far, images)
             log_p_x_before = self.scene.log_likelihood(images, so_far)
             if self.variant == "dair":
                 projected, latents = self.projection(error), []
@@ -234,7 +235,8 @@ class AIR3D(nn.Module):
     def _gain(self, images, log_p_x_before, found, z_pres, seen, camera, noise):
         """What one more object of each identity adds to log p(x), no gradient, `[B, K]`.
 
-        Zeros where nothing is explored, which is then not rendered for nothing.
+        Zeros where nothing is explored. That saves the renderings but under vmap, over seeds or
+        samples, where JAX computes both branches.
         """
         size, num = seen.shape[:2]
 
@@ -316,7 +318,12 @@ class _Decisions(NamedTuple):
     log_probs: jax.Array
 
     def explore(self, share: jax.Array, helps: jax.Array) -> "_Decisions":
-        """Mixes in a share `[B]` of a law that takes what helps, `[B, K]`, and stops without it."""
+        """Mixes in a share `[B]` of a law that takes what helps, `[B, K]`, and stops without it.
+
+        Presence then depends on the identity. `Trace.log_q_decisions` has an identity count only
+        where there is an object, so that with a share between 0 and 1 the score function is biased,
+        by the identities that are tried in vain.
+        """
         log_own, log_share = (
             jnp.log(jnp.maximum(weight, 1e-30))[:, None] for weight in (1 - share, share)
         )

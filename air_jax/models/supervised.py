@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 
 from air_jax.models import modules
+from air_jax.models.scene3d import CAMERA_SIZE
 
 ROTATIONS = ("raw", "folded")
-CAMERA_SIZE = 2
 
 
 class Labels(NamedTuple):
@@ -133,14 +133,18 @@ def loss(prediction: Prediction, labels: Labels, folds: jax.Array) -> jax.Array:
     return objects.sum(-1) + jnp.square(prediction.cameras - labels.cameras).sum(-1)
 
 
-def to_objects(prediction: Prediction, folds: jax.Array) -> Labels:
-    """What is predicted, in the form of labels: presence at 0.5, the likeliest identities.
+def to_objects(
+    prediction: Prediction, folds: jax.Array, identities: jax.Array | None = None
+) -> Labels:
+    """What is predicted, in the form of labels: presence at 0.5.
 
     Args:
       prediction: of B images.
       folds: of every model, `[K]`.
+      identities: int32 `[B, N]` if they are known; the likeliest if None.
     """
-    identities = prediction.logits.argmax(-1).astype(jnp.int32)
+    if identities is None:
+        identities = prediction.logits.argmax(-1).astype(jnp.int32)
     rotation = _of_identity(prediction.rotation, identities)
     yaw = rotation[..., 0]
     if rotation.shape[-1] == 2:

@@ -36,7 +36,8 @@ class Trace(NamedTuple):
       z_scene: what the whole scene shares (a camera), `[B, G]`, G = 0 where it is known; None in
         2-D. `kl_scene` and `log_ratio_scene` are its, nats, `[B]`, None where there is nothing.
       guidance: a loss of its own for what each step decides while counts and identities are
-        explored, nats, `[B, N]`; None where they never are.
+        explored, nats, `[B, N]`; None where they never are. Its gradient is meant for what decides;
+        some reaches the camera and the poses that the recurrence is fed.
     """
 
     z_pres: jax.Array
