@@ -95,3 +95,24 @@ def test_half_a_pixel_gives_the_direction_of_the_renderer_s_gradient():
     cosines = (reference * found).sum(-1)
     cosines /= np.linalg.norm(reference, axis=-1) * np.linalg.norm(found, axis=-1)
     assert np.median(cosines) > 0.95
+
+
+def test_automatic_differentiation_sees_no_edge_move():
+    """Of a cube, whose faces have one shade each, it has nothing to say about the place."""
+    view = View(SOLIDS, image_size=16, supersampling=4)
+
+    def render(places, others):
+        one = jnp.ones_like(places[:, :1])
+        scene = description.create_scene(0 * one, one, places[:, None], 0.4 * one)
+        return raycast.render(scene, view)
+
+    places = jnp.array([[0.2, -0.1]])
+    weights = jax.random.normal(jax.random.key(0), (1, 16, 16, 3))
+    differences = finite_difference.central_differences(render, [0.12, 0.12])
+
+    def gradient(function):
+        return jax.jit(jax.grad(lambda at: (function(at, None) * weights).sum()))(places)
+
+    automatic, found = gradient(render), gradient(differences)
+    np.testing.assert_array_equal(automatic, 0)
+    assert np.linalg.norm(found) > 1
