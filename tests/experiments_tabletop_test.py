@@ -69,6 +69,18 @@ def test_the_table_has_means_and_deviations():
     assert "| each once | AIR | 2 | 99.0 ± 1.4 | - | - | 1.0 ± 0.0 | 0.5 ± 0.0 | - | 3.0" in text
 
 
+def test_what_was_not_measured_has_no_bar():
+    row = {"seed": 0, "camera_error": [1.0, 0.5], "count_accuracy": 0.9, "seconds_per_image": 1e-3}
+    rows = [
+        {**row, "set": of_set, "method": method, "reconstruction_error": error}
+        for of_set, method, error in (("a", "x", 4.0), ("a", "y", 5.0), ("b", "x", 6.0))
+    ]
+    rows.append({**rows[0], "method": "the true scene", "seconds_per_image": None})
+    figure = tabletop_report.bars(tabletop_report.summarise(rows))
+    heights = [bar.get_height() for bar in figure.axes[1].patches]
+    np.testing.assert_array_equal(heights, [4.0, 6.0, 5.0, np.nan])
+
+
 @pytest.fixture(scope="module")
 def scenes_and_found():
     config = scene3d_table.get_config().to_dict()

@@ -41,7 +41,7 @@ LAYERS = (
     {"monitor"},
     {"loop", "program"},
     {"main"},
-    {"experiments.arguments", "experiments.contenders3d", "experiments.runs"},
+    {"experiments.arguments", "experiments.runs"},
     {
         "experiments.estimators_report",
         "experiments.generalization_report",
@@ -56,6 +56,7 @@ LAYERS = (
     {"experiments.compare"},
     {"experiments.estimators", "experiments.generalization", "experiments.reliability"},
     {"experiments.ablation", "experiments.representation"},
+    {"experiments.contenders3d"},
     {
         "experiments.occlusion",
         "experiments.parsing",

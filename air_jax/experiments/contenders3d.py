@@ -1,16 +1,20 @@
 """What the experiments on 3-D scenes have in common: other methods' scenes, times, pictures."""
 
+import argparse
 import functools
+import pathlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
+from absl import logging
 from matplotlib.figure import Figure
 
-from air_jax import figures, supervised
+from air_jax import figures, files, program, supervised, tables, writer
 from air_jax.data.tabletop import Scenes3D
+from air_jax.experiments import ablation, arguments, runs
 from air_jax.inverse_graphics import Objects3D
 from air_jax.models.scene3d import Scene3D, create_scene3d
 from air_jax.supervised import SupervisedModel
@@ -19,23 +23,8 @@ TRUE = "the true scene"  # its name among the methods
 _TIMED = 256  # images in a batch whose inference is timed
 # Of a config's section, what a supervised network takes too.
 _OPTIMIZER = ("learning_rate", "final_fraction", "clip_norm")
-# What --smoke changes in a run with one object: few steps, images, rays and units.
-SMOKE: dict[str, Any] = {
-    "data.num_train": 64,
-    "data.num_validation": 12,
-    "data.num_test": 24,
-    "data.supersampling": 1,
-    "inference.hidden_size": 16,
-    "inference.embedding_size": 16,
-    "train.batch_size": 8,
-    "train.num_steps": 20,
-    "train.steps_per_call": 10,
-    "train.log_every": 10,
-    "train.evaluate_every": 20,
-    "train.checkpoint_every": 20,
-    "train.validation_images": 12,
-    "evaluation.iwae_images": 0,
-}
+# What --smoke changes in a run with one object, beside what it changes in any: fewer rays.
+SMOKE: dict[str, Any] = {**runs.SMOKE, "data.supersampling": 1}
 # And with several.
 TABLE_SMOKE: dict[str, Any] = {
     **SMOKE,
@@ -176,3 +165,59 @@ def pictures(images: np.ndarray, drawn: Mapping[str, np.ndarray]) -> Figure:
     return figures.reconstruction_rows(
         images, list(drawn), np.stack(list(drawn.values())), nothing, absent
     )
+
+
+def write(
+    target: pathlib.Path,
+    name: str,
+    results: Mapping[str, Any],
+    *,
+    line: Callable[[Mapping[str, Any]], dict[str, Any]],
+    table: Callable[[Mapping[str, Any]], str],
+) -> None:
+    """Writes what was measured as JSON, CSV and a table.
+
+    Args:
+      target: folder of the experiment.
+      name: of the experiment.
+      results: all of it, `measurements` a list.
+      line: of the experiment's report: a measurement as a line of the CSV.
+      table: likewise: results as Markdown.
+    """
+    writer.write_json(target / f"{name}.json", results)
+    lines = [line(row) for row in results["measurements"]]
+    files.write_atomically(target / f"{name}.csv", tables.to_csv(lines).encode())
+    text = table(results)
+    files.write_atomically(target / "table.md", text.encode())
+    logging.info("results in %s\n%s", target, text)
+
+
+def command(
+    run: Callable[..., Any],
+    parser: argparse.ArgumentParser,
+    argv: Sequence[str] | None,
+    *,
+    choices: Sequence[str],
+    of_what: str,
+) -> None:
+    """The command of an experiment on several objects.
+
+    Args:
+      run: the experiment: config, workdir, `seeds`, `num_processes`, and what `--only` chooses.
+      parser: with its name and description.
+      argv: the command line, None for that of the process.
+      choices: of `--only`.
+      of_what: the name of `run`'s argument for them.
+    """
+    runs.add_options(parser, seeds="100:102")
+    parser.add_argument("--only", choices=choices, help=f"one of the {of_what}, by default both")
+    parser.add_argument("--smoke", action="store_true", help="a try: one seed, few steps, images")
+    given, config = arguments.parse(parser, argv)
+    if given.smoke:
+        config = ablation.change(config, TABLE_SMOKE)
+    options: dict[str, Any] = {
+        "seeds": range(1) if given.smoke else given.seeds,
+        "num_processes": given.processes,
+        of_what: [given.only] if given.only else list(choices),
+    }
+    program.finish(lambda: run(config, given.workdir, **options))

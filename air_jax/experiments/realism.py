@@ -30,9 +30,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from absl import logging
 
-from air_jax import evaluate3d, figures, files, kinds, program, provenance, tables, writer
+from air_jax import evaluate3d, figures, kinds, provenance, tables
 from air_jax.data.tabletop import Scenes3D
-from air_jax.experiments import ablation, arguments, contenders3d, realism_report, runs
+from air_jax.experiments import ablation, contenders3d, realism_report, runs
 from air_jax.inverse_graphics import Model3D
 from air_jax.render.mujoco import MujocoRenderer, Realism
 from air_jax.render.scene import ORNATE_CROCKERY, Catalogue, View, create_scene
@@ -148,12 +148,9 @@ def run(
         "measurements": rows,
         "summary": realism_report.summarise(rows),
     }
-    writer.write_json(target / "realism.json", results)
-    lines = [realism_report.line(row) for row in rows]
-    files.write_atomically(target / "realism.csv", tables.to_csv(lines).encode())
-    text = realism_report.table(results)
-    files.write_atomically(target / "table.md", text.encode())
-    logging.info("results in %s\n%s", workdir, text)
+    contenders3d.write(
+        target, "realism", results, line=realism_report.line, table=realism_report.table
+    )
     return results
 
 
@@ -180,18 +177,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         prog="python -m air_jax.experiments.realism",
         description="Tests AIR on pictures that its renderer cannot draw.",
     )
-    runs.add_options(parser, seeds="100:102")
-    parser.add_argument("--only", choices=list(VARIANTS), help="one way to train, by default both")
-    parser.add_argument("--smoke", action="store_true", help="a try: one seed, few steps, images")
-    given, config = arguments.parse(parser, argv)
-    if given.smoke:
-        config = ablation.change(config, contenders3d.TABLE_SMOKE)
-    options: dict[str, Any] = {
-        "seeds": range(1) if given.smoke else given.seeds,
-        "num_processes": given.processes,
-        "variants": [given.only] if given.only else list(VARIANTS),
-    }
-    program.finish(lambda: run(config, given.workdir, **options))
+    contenders3d.command(run, parser, argv, choices=list(VARIANTS), of_what="variants")
 
 
 if __name__ == "__main__":

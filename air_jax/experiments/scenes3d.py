@@ -38,13 +38,11 @@ from absl import logging
 from air_jax import (
     evaluate3d,
     figures,
-    files,
     kinds,
     pose_search,
     program,
     provenance,
     tables,
-    writer,
 )
 from air_jax.data.tabletop import Scenes3D
 from air_jax.experiments import ablation, arguments, contenders3d, runs, scenes3d_report
@@ -179,14 +177,11 @@ def run(
         "search": scenes3d_report.against_time(search, rows),
         "summary": scenes3d_report.summarise(rows),
     }
-    writer.write_json(target / "scenes3d.json", results)
-    lines = [scenes3d_report.line(row) for row in rows]
-    files.write_atomically(target / "scenes3d.csv", tables.to_csv(lines).encode())
-    text = scenes3d_report.table(results)
-    files.write_atomically(target / "table.md", text.encode())
     pictures = contenders3d.pictures(test.images[:_NUM_SHOWN], shown)
     figures.save(pictures, target / "scenes3d.png")
-    logging.info("results in %s\n%s", workdir, text)
+    contenders3d.write(
+        target, "scenes3d", results, line=scenes3d_report.line, table=scenes3d_report.table
+    )
     return results
 
 

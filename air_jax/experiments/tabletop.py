@@ -42,16 +42,14 @@ from air_jax import (
     evaluate3d,
     figures,
     figures3d,
-    files,
     kinds,
-    program,
     provenance,
     tables,
     writer,
 )
 from air_jax.data.dataset import Dataset
 from air_jax.data.tabletop import Scenes3D
-from air_jax.experiments import ablation, arguments, contenders3d, runs, tabletop_report
+from air_jax.experiments import ablation, contenders3d, runs, tabletop_report
 from air_jax.inverse_graphics import Model3D, Objects3D
 
 _NUM_SHOWN = 9
@@ -127,13 +125,10 @@ def run(
         "measurements": rows,
         "summary": tabletop_report.summarise(rows),
     }
-    writer.write_json(target / "tabletop.json", results)
-    lines = [tabletop_report.line(row) for row in rows]
-    files.write_atomically(target / "tabletop.csv", tables.to_csv(lines).encode())
-    text = tabletop_report.table(results)
-    files.write_atomically(target / "table.md", text.encode())
     figures.save(tabletop_report.bars(results["summary"]), target / "bars.png")
-    logging.info("results in %s\n%s", workdir, text)
+    contenders3d.write(
+        target, "tabletop", results, line=tabletop_report.line, table=tabletop_report.table
+    )
     return results
 
 
@@ -200,18 +195,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         prog="python -m air_jax.experiments.tabletop",
         description="Finds crockery on a table, with and without labels.",
     )
-    runs.add_options(parser, seeds="100:102")
-    parser.add_argument("--only", choices=list(SETS), help="one set of scenes, by default both")
-    parser.add_argument("--smoke", action="store_true", help="a try: one seed, few steps, images")
-    given, config = arguments.parse(parser, argv)
-    if given.smoke:
-        config = ablation.change(config, contenders3d.TABLE_SMOKE)
-    options: dict[str, Any] = {
-        "seeds": range(1) if given.smoke else given.seeds,
-        "num_processes": given.processes,
-        "sets": [given.only] if given.only else list(SETS),
-    }
-    program.finish(lambda: run(config, given.workdir, **options))
+    contenders3d.command(run, parser, argv, choices=list(SETS), of_what="sets")
 
 
 if __name__ == "__main__":
