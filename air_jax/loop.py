@@ -271,7 +271,6 @@ def _train(
     while step < num_steps:
         called = time.monotonic()
         state, metrics = run_steps(state, *arguments)
-        metrics = jax.device_get(metrics)
         duration = time.monotonic() - called
         monitor.check_finite(metrics, step, this.checkpoints)
         pending.append(metrics)

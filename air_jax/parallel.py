@@ -19,6 +19,18 @@ from air_jax.files import user_cache
 
 AXIS_NAME = "batch"
 
+# A step is hundreds of kernels of a few microseconds, and what it takes is their latency.
+_GPU_OPTIONS = {
+    # The whole loop over the steps is one CUDA graph, launched once a call,
+    "xla_gpu_enable_command_buffer": (
+        "FUSION,CUBLAS,CUBLASLT,CUDNN,CUSTOM_CALL,COLLECTIVES,DYNAMIC_SLICE_FUSION,CONDITIONAL,WHILE"
+    ),
+    # in which kernels that do not need each other run at the same time.
+    "xla_gpu_command_buffer_scheduling_mode": "CONCURRENT",
+    # Products that are cut along their sum need two more kernels, to pad and to add.
+    "xla_gpu_experimental_force_split_k": 1,
+}
+
 TrainStep = Callable[[Any, jax.Array, jax.Array], tuple[Any, dict[str, jax.Array]]]
 
 
@@ -36,39 +48,56 @@ def batch_positions(batch_size: int, num_devices: int) -> np.ndarray:
     return np.arange(batch_size, dtype=np.int32).reshape(num_devices, -1)
 
 
-def draw_batch(
-    dataset: jax.Array, key: chex.PRNGKey, step: jax.Array, positions: jax.Array
+def draw_examples(
+    num_images: int, key: chex.PRNGKey, step: jax.Array, positions: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """Draws the images at some places of the global batch of a step, with replacement.
+    """Draws what stands at some places of the global batch of a step, with replacement.
 
     Args:
-      dataset: uint8 `[M, H, W, C]`.
+      num_images: M, size of the dataset.
       key: the run's base key.
       step: int32 scalar.
       positions: int32 `[b]`.
 
     Returns:
-      Images, float32 `[b, H, W, C]` in [0, 1], and one key per example, `[b]`.
+      Indices into the dataset, int32 `[b]`, and one key per example, `[b]`.
     """
     step_key = jax.random.fold_in(key, step)
 
     def draw(position):
         key_image, key_noise = jax.random.split(jax.random.fold_in(step_key, position))
-        return jax.random.randint(key_image, (), 0, dataset.shape[0]), key_noise
+        return jax.random.randint(key_image, (), 0, num_images), key_noise
 
-    indices, keys = jax.vmap(draw)(positions)
-    return dataset[indices].astype(jnp.float32) / 255.0, keys
+    return jax.vmap(draw)(positions)
 
 
 def scan_steps(train_step: TrainStep, steps_per_call: int) -> Callable[..., Any]:
-    """`run_steps(state, positions, dataset, key)`: several steps of one device, metrics stacked."""
+    """`run_steps(state, positions, dataset, key)`: several steps of one device, metrics stacked.
+
+    On an accelerator the length of a step is that of its longest chain of small kernels. So what
+    does not depend on the state is done for all steps before the first, and a step's metrics leave
+    the loop as one array.
+    """
 
     def run_steps(state, positions, dataset, key):
-        def one_step(state, _):
-            images, keys = draw_batch(dataset, key, state.step, positions)
-            return train_step(state, images, keys)
+        first, structure = state.step, None
+        draw = jax.vmap(draw_examples, in_axes=(None, None, 0, None))
+        indices, keys = draw(len(dataset), key, first + jnp.arange(steps_per_call), positions)
+        # Keys as numbers: JAX's check of their reuse does not follow an index.
+        numbers, implementation = jax.random.key_data(keys), jax.random.key_impl(key)
 
-        return jax.lax.scan(one_step, state, length=steps_per_call)
+        def one_step(state, _):
+            nonlocal structure
+            # By the state's own step: a seed that is frozen sees the same batch again.
+            now = state.step - first
+            images = dataset[indices[now]].astype(jnp.float32) / 255.0
+            step_keys = jax.random.wrap_key_data(numbers[now], impl=implementation)
+            state, metrics = train_step(state, images, step_keys)
+            scalars, structure = jax.tree.flatten(metrics)
+            return state, jnp.stack(scalars)
+
+        state, metrics = jax.lax.scan(one_step, state, length=steps_per_call)
+        return state, jax.tree.unflatten(structure, list(metrics.T))
 
     return run_steps
 
@@ -105,10 +134,41 @@ def shard(tree: Any) -> Any:
     return jax.device_put(tree, NamedSharding(local_mesh(), PartitionSpec(AXIS_NAME)))
 
 
-def pmap_steps(
-    train_step: TrainStep, steps_per_call: int, *, many_seeds: bool = False
-) -> Callable[..., Any]:
-    """Compiles `steps_per_call` steps over all local devices with `jax.pmap`.
+class Steps:
+    """Several train steps in one compiled call over all local devices; see `pmap_steps`."""
+
+    def __init__(self, run_steps: Callable[..., Any]):
+        def packed(state, positions, dataset, key):
+            state, metrics = run_steps(state, positions, dataset, key)
+            scalars, self._structure = jax.tree.flatten(metrics)
+            return state, jnp.stack(scalars)
+
+        self._mapped = jax.pmap(
+            packed,
+            axis_name=AXIS_NAME,
+            in_axes=(None, 0, None, None),
+            out_axes=None,
+            donate_argnums=0,
+        )
+        self._compiled: jax.stages.Compiled | None = None
+
+    def compile(self, *arguments: Any) -> jax.stages.Compiled:
+        """Compiles for arguments like these, placed as they will be."""
+        options = _GPU_OPTIONS if jax.default_backend() == "gpu" else None
+        self._compiled = self._mapped.lower(*arguments).compile(options)
+        return self._compiled
+
+    def __call__(
+        self, state: Any, positions: Any, dataset: Any, key: chex.PRNGKey
+    ) -> tuple[Any, dict[str, np.ndarray]]:
+        compiled = self._compiled or self.compile(state, positions, dataset, key)
+        state, scalars = compiled(state, positions, dataset, key)
+        # One transfer for all of them.
+        return state, jax.tree.unflatten(self._structure, list(jax.device_get(scalars)))
+
+
+def pmap_steps(train_step: TrainStep, steps_per_call: int, *, many_seeds: bool = False) -> Steps:
+    """Several steps over all local devices with `jax.pmap`, compiled at the first call.
 
     Args:
       train_step: over the mapped axis `AXIS_NAME`.
@@ -118,17 +178,11 @@ def pmap_steps(
         the seeds.
 
     Returns:
-      `run(state, positions, dataset, key) -> (state, metrics [steps_per_call])` with positions
-      `[local_devices, b]` sharded and everything else replicated; the state is donated. With many
-      seeds the metrics are `[K, steps_per_call]`.
+      `run(state, positions, dataset, key) -> (state, metrics)` with positions `[local_devices, b]`
+      sharded and everything else replicated; the state is donated. Metrics are NumPy arrays
+      `[steps_per_call]`, or with many seeds `[K, steps_per_call]`.
     """
     run_steps = scan_steps(train_step, steps_per_call)
     if many_seeds:
         run_steps = jax.vmap(run_steps, in_axes=(0, None, None, 0))
-    return jax.pmap(
-        run_steps,
-        axis_name=AXIS_NAME,
-        in_axes=(None, 0, None, None),
-        out_axes=None,
-        donate_argnums=0,
-    )
+    return Steps(run_steps)

@@ -10,6 +10,7 @@ import chex
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from air_jax import distributions, estimators, parallel
@@ -114,8 +115,16 @@ def create_train_step(
     """
 
     def mean(tree):
-        tree = jax.tree.map(lambda leaf: leaf.mean(0), tree)
-        return tree if axis_name is None else jax.lax.pmean(tree, axis_name)
+        # As one array: a reduction, and one of the devices' few messages, for each would be slow.
+        leaves, structure = jax.tree.flatten(tree)
+        columns = [leaf.reshape(len(leaf), -1) for leaf in leaves]
+        means = jnp.concatenate(columns, axis=1).mean(0)
+        if axis_name is not None:
+            means = jax.lax.pmean(means, axis_name)
+        ends = np.cumsum([column.shape[1] for column in columns])
+        parts = jnp.split(means, ends[:-1])
+        shapes = [leaf.shape[1:] for leaf in leaves]
+        return jax.tree.unflatten(structure, list(map(jnp.reshape, parts, shapes)))
 
     def train_step(state, images, keys):
         chex.assert_equal_shape_prefix([images, keys], 1)
@@ -128,7 +137,7 @@ def create_train_step(
         gradients, output = jax.grad(local_loss, has_aux=True)(state.params)
         if axis_name is not None:
             gradients = jax.lax.pmean(gradients, axis_name)
-        metrics = mean({"loss": output.loss, **output.metrics})
+        metrics, observed = mean(({"loss": output.loss, **output.metrics}, output.statistics))
         for name, subtree in gradients.items():
             metrics[f"gradient_norm_{name}"] = optax.tree.norm(subtree)
 
@@ -136,7 +145,7 @@ def create_train_step(
         statistics = jax.tree.map(
             lambda past, now: statistics_decay * past + (1 - statistics_decay) * now,
             state.statistics,
-            mean(output.statistics),
+            observed,
         )
         new_state = TrainState(
             step=state.step + 1,

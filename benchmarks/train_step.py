@@ -92,9 +92,9 @@ def step_flops(
 ) -> float | None:
     """FLOPs of one step of one seed over all devices; None where XLA does not say.
 
-    Of a step outside the scan: XLA counts the body of a loop once, however often it runs. And of
-    the program before it is optimised: compilers put calls of libraries, whose FLOPs nobody counts,
-    in the place of its matrix products.
+    XLA counts the body of a loop once, however often it runs. And of the program before it is
+    optimised: compilers put calls of libraries, whose FLOPs nobody counts, in the place of its
+    matrix products.
 
     Args:
       train_step: over the mapped axis `parallel.AXIS_NAME`.
@@ -104,11 +104,11 @@ def step_flops(
       key: the run's base key.
     """
 
-    def one_step(state, positions, dataset, key):
-        images, keys = parallel.draw_batch(dataset, key, state.step, positions)
-        return train_step(state, images, keys)
-
-    step = jax.vmap(one_step, in_axes=(None, 0, None, None), axis_name=parallel.AXIS_NAME)
+    step = jax.vmap(
+        parallel.scan_steps(train_step, 1),
+        in_axes=(None, 0, None, None),
+        axis_name=parallel.AXIS_NAME,
+    )
     cost = jax.jit(step).lower(state, positions, dataset, key).cost_analysis()
     return None if cost is None else float(cost["flops"])
 
@@ -172,14 +172,14 @@ def measure_case(
     state = parallel.replicate(state)
     rest = parallel.shard(positions), parallel.replicate(dataset), parallel.replicate(key)
     began = time.perf_counter()
-    compiled = run.lower(state, *rest).compile()
+    compiled = run.compile(state, *rest)
     compile_seconds = time.perf_counter() - began
     _check_memory(compiled)
 
     def call():
         nonlocal state  # donated
-        state, metrics = compiled(state, *rest)
-        return jax.device_get(metrics)
+        state, metrics = run(state, *rest)
+        return metrics
 
     if not np.isfinite(call()["loss"]).all():  # the first call also sets things up
         raise ValueError("the loss is not finite")

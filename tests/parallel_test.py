@@ -1,5 +1,7 @@
 """Four devices do what one does: pmap, shard_map and a single device side by side."""
 
+from typing import NamedTuple
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -148,27 +150,46 @@ def test_positions_cover_the_global_batch_once():
     np.testing.assert_array_equal(positions.ravel(), np.arange(12))
 
 
-def test_an_example_depends_on_step_and_position_alone(dataset):
-    draw = jax.jit(parallel.draw_batch)
-
+def test_an_example_depends_on_step_and_position_alone():
     def drawn(step, positions):
-        images, keys = draw(dataset, jax.random.key(4), jnp.asarray(step), jnp.asarray(positions))
-        return np.asarray(images), np.asarray(jax.random.key_data(keys))
+        indices, keys = parallel.draw_examples(
+            20, jax.random.key(4), jnp.asarray(step), jnp.asarray(positions)
+        )
+        return np.asarray(indices), np.asarray(jax.random.key_data(keys))
 
-    images, keys = drawn(5, np.arange(6))
-    part_images, part_keys = drawn(5, np.array([4, 1]))
-    np.testing.assert_array_equal(part_images, images[[4, 1]])
+    indices, keys = drawn(5, np.arange(6))
+    part_indices, part_keys = drawn(5, np.array([4, 1]))
+    np.testing.assert_array_equal(part_indices, indices[[4, 1]])
     np.testing.assert_array_equal(part_keys, keys[[4, 1]])
     _, next_keys = drawn(6, np.arange(6))
     assert len({tuple(key) for key in [*keys, *next_keys]}) == 12
 
 
-def test_images_are_drawn_evenly_and_scaled(dataset):
-    numbered = np.arange(20, dtype=np.uint8)[:, None, None, None]
-    images, _ = jax.jit(parallel.draw_batch)(
-        numbered, jax.random.key(0), jnp.asarray(0), jnp.arange(20_000)
-    )
-    drawn = np.rint(np.asarray(images) * 255).astype(int).ravel()
-    np.testing.assert_allclose(images.ravel() * 255, drawn, atol=1e-4)
+def test_images_are_drawn_evenly():
+    drawn, _ = parallel.draw_examples(20, jax.random.key(0), jnp.asarray(0), jnp.arange(20_000))
     # Binomial(20,000, 1/20): mean 1,000, deviation 31.
     assert np.abs(np.bincount(drawn, minlength=20) - 1_000).max() < 5 * 31
+
+
+class _Seen(NamedTuple):
+    """A state that keeps what the last step saw."""
+
+    step: jax.Array
+    images: jax.Array
+    keys: jax.Array
+
+
+def test_steps_see_what_was_drawn_for_the_state_s_own_step(dataset):
+    def train_step(state, images, keys):
+        # The second step of a call leaves the state as it was, as if it was frozen.
+        step = state.step + (state.step != 6)
+        return _Seen(step, images, jax.random.key_data(keys)), {"step": state.step}
+
+    positions, key = jnp.arange(6), jax.random.key(4)
+    start = _Seen(jnp.asarray(5), jnp.zeros((6, *dataset.shape[1:])), jnp.zeros((6, 2), jnp.uint32))
+    run = jax.jit(parallel.scan_steps(train_step, 4))
+    state, metrics = run(start, positions, jnp.asarray(dataset), key)
+    np.testing.assert_array_equal(metrics["step"], [5, 6, 6, 6])
+    indices, keys = parallel.draw_examples(len(dataset), key, jnp.asarray(6), positions)
+    np.testing.assert_allclose(state.images, dataset[np.asarray(indices)] / 255.0, rtol=1e-6)
+    np.testing.assert_array_equal(state.keys, jax.random.key_data(keys))

@@ -67,7 +67,7 @@ def attend(images: jax.Array, z_where: jax.Array, *, window_size: int) -> jax.Ar
     """Reads the window `z_where` of each image (x_att in AIR, Fig. 2).
 
     Args:
-      images: float32 `[B, H, W, C]`.
+      images: float32 `[B, H, H, C]`.
       z_where: `(s, t_x, t_y)`, s > 0, float32 `[B, 3]`.
       window_size: side of the window in its own pixels.
 
@@ -75,10 +75,10 @@ def attend(images: jax.Array, z_where: jax.Array, *, window_size: int) -> jax.Ar
       Windows, float32 `[B, window_size, window_size, C]`; zero where they reach beyond the image.
     """
     chex.assert_rank([images, z_where], [4, 2])
-    scale, shift_x, shift_y = (z_where[:, i, None] for i in range(3))
-    window = _pixel_centres(window_size)
-    rows = _bilinear_weights((window - shift_y) / scale, images.shape[1])
-    columns = _bilinear_weights((window - shift_x) / scale, images.shape[2])
+    chex.assert_equal(images.shape[1], images.shape[2])
+    scale, shift = z_where[:, :1, None], z_where[:, 1:, None]
+    columns_and_rows = (_pixel_centres(window_size) - shift) / scale
+    columns, rows = _bilinear_weights(columns_and_rows, images.shape[1]).swapaxes(0, 1)
     return resample(images, rows, columns)
 
 
@@ -86,7 +86,7 @@ def place(windows: jax.Array, z_where: jax.Array, *, image_size: int) -> jax.Arr
     """Places each window at `z_where` in an empty image (y^i in AIR, Fig. 2); inverse of `attend`.
 
     Args:
-      windows: float32 `[B, h, w, C]`.
+      windows: float32 `[B, h, h, C]`.
       z_where: `(s, t_x, t_y)`, s > 0, float32 `[B, 3]`.
       image_size: side of the image in pixels.
 
@@ -94,10 +94,10 @@ def place(windows: jax.Array, z_where: jax.Array, *, image_size: int) -> jax.Arr
       Images, float32 `[B, image_size, image_size, C]`, zero outside the window.
     """
     chex.assert_rank([windows, z_where], [4, 2])
-    scale, shift_x, shift_y = (z_where[:, i, None] for i in range(3))
-    image = _pixel_centres(image_size)
-    rows = _bilinear_weights(image * scale + shift_y, windows.shape[1])
-    columns = _bilinear_weights(image * scale + shift_x, windows.shape[2])
+    chex.assert_equal(windows.shape[1], windows.shape[2])
+    scale, shift = z_where[:, :1, None], z_where[:, 1:, None]
+    columns_and_rows = _pixel_centres(image_size) * scale + shift
+    columns, rows = _bilinear_weights(columns_and_rows, windows.shape[1]).swapaxes(0, 1)
     return resample(windows, rows, columns)
 
 
