@@ -26,6 +26,7 @@ import math
 import pathlib
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import chex
@@ -125,12 +126,13 @@ def run(config: Mapping[str, Any], workdir: str) -> list[dict[str, Any]]:
     image = {"image_size": dataset.train.images.shape[1], "channels": dataset.train.images.shape[3]}
     seeds = create_seeds({**config, "image": image}, folder)
     training = kinds.create_training(config, **image, freeze_non_finite=len(seeds) > 1)
-    keys = [seed.keys for seed in seeds]
-    if len(seeds) > 1:
-        state = jax.vmap(training.init)(_stack([key.init for key in keys]))
-        run_keys = _stack([key.run for key in keys])
-    else:
-        state, run_keys = training.init(keys[0].init), keys[0].run
+    with parallel.on_host():
+        keys = [seed.keys for seed in seeds]
+        if len(seeds) > 1:
+            state = jax.vmap(training.init)(_stack([key.init for key in keys]))
+            run_keys = _stack([key.run for key in keys])
+        else:
+            state, run_keys = training.init(keys[0].init), keys[0].run
     this = _Run(folder, options, seeds, dataset, training.train_step, run_keys)
     seconds = 0.0
     if first_step:
@@ -263,13 +265,18 @@ def _train(
         for seed in this.seeds:
             gallery.save_milestone(seed.folder, step, seed.model(state), validation)
 
-    if step == 0:
-        save_milestones()
+    called = time.monotonic()
+    # While the steps compile, so does what the first milestone and all validations take.
+    with ThreadPoolExecutor(1) as pool:
+        compiling = pool.submit(run_steps.compile, state, *arguments)
+        if step == 0:
+            save_milestones()
+        compiling.result()
     pending: list[dict[str, np.ndarray]] = []
     durations: list[float] = []
     compiled = False
     while step < num_steps:
-        called = time.monotonic()
+        called = time.monotonic() if compiled else called
         state, metrics = run_steps(state, *arguments)
         duration = time.monotonic() - called
         monitor.check_finite(metrics, step, this.checkpoints)

@@ -5,6 +5,7 @@ places in the global batch. What a place draws depends on the step and on the pl
 any number of devices draws the same batch.
 """
 
+import contextlib
 import os
 from collections.abc import Callable
 from typing import Any
@@ -91,6 +92,8 @@ def scan_steps(train_step: TrainStep, steps_per_call: int) -> Callable[..., Any]
             # By the state's own step: a seed that is frozen sees the same batch again.
             now = state.step - first
             images = dataset[indices[now]].astype(jnp.float32) / 255.0
+            # Or every kernel that reads the images would scale them again.
+            images = jax.lax.optimization_barrier(images)
             step_keys = jax.random.wrap_key_data(numbers[now], impl=implementation)
             state, metrics = train_step(state, images, step_keys)
             scalars, structure = jax.tree.flatten(metrics)
@@ -119,6 +122,14 @@ def keep_compiled() -> None:
 def local_mesh() -> Mesh:
     """All devices of this process along the batch axis."""
     return Mesh(np.asarray(jax.local_devices()), (AXIS_NAME,))
+
+
+def on_host() -> contextlib.AbstractContextManager[Any]:
+    """Computes what is computed once on the CPU: an accelerator takes long to compile for."""
+    try:
+        return jax.default_device(jax.local_devices(backend="cpu")[0])
+    except RuntimeError:  # JAX_PLATFORMS leaves it out
+        return contextlib.nullcontext()
 
 
 def replicate(tree: Any) -> Any:

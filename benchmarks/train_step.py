@@ -10,14 +10,17 @@ reaches with a large float32 matrix product.
 """
 
 import argparse
+import fcntl
 import inspect
 import json
 import os
 import pathlib
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -109,7 +112,8 @@ def step_flops(
         in_axes=(None, 0, None, None),
         axis_name=parallel.AXIS_NAME,
     )
-    cost = jax.jit(step).lower(state, positions, dataset, key).cost_analysis()
+    with parallel.on_host():  # a GPU's compiler does not count
+        cost = jax.jit(step).lower(state, positions, dataset, key).cost_analysis()
     return None if cost is None else float(cost["flops"])
 
 
@@ -131,10 +135,11 @@ def measure_case(
     estimator: str,
     batch_size: int,
     num_seeds: int,
-    steps_per_call: int,
+    steps_per_call: int | None,
     seconds: float,
     num_images: int | None,
     matrix_size: int | None,
+    alone: str,
 ) -> dict[str, Any]:
     """Measures one case in this process.
 
@@ -143,10 +148,12 @@ def measure_case(
       estimator: one of `estimators.NAMES`.
       batch_size: images of a step of one seed, over all devices.
       num_seeds: independent runs in one program.
-      steps_per_call: steps inside one compiled call.
+      steps_per_call: steps inside one compiled call; None for the config's.
       seconds: how long to repeat the call, three times at least.
       num_images: size of the training set; None for the config's.
       matrix_size: of the matrix product; None for one that suits the device.
+      alone: a file that is locked by whoever is measuring: of cases that compile at the same time,
+        one measures.
 
     Returns:
       The measurements, JSON-able; rates per second, memory in bytes.
@@ -161,8 +168,8 @@ def measure_case(
     positions = parallel.batch_positions(batch_size, devices)
     if matrix_size is None:
         matrix_size = 2048 if jax.default_backend() == "cpu" else 4096
-    matrix_rate = measure.matrix_rate(size=matrix_size, seconds=min(seconds, 3.0))
-
+    if steps_per_call is None:
+        steps_per_call = settings["train"]["steps_per_call"]
     arguments = _training_arguments(settings, estimator)
     train_step, run, state, key = _create(arguments, num_seeds, steps_per_call)
     dataset = _scenes(num_images or settings["data"]["num_train"], arguments["image_size"])
@@ -181,15 +188,19 @@ def measure_case(
         state, metrics = run(state, *rest)
         return metrics
 
-    if not np.isfinite(call()["loss"]).all():  # the first call also sets things up
-        raise ValueError("the loss is not finite")
-    call_seconds = measure.durations(call, seconds=seconds)
+    with open(alone, "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        matrix_rate = measure.matrix_rate(size=matrix_size, seconds=min(seconds, 3.0))
+        if not np.isfinite(call()["loss"]).all():  # the first call also sets things up
+            raise ValueError("the loss is not finite")
+        call_seconds = measure.durations(call, seconds=seconds)
     steps_per_second = call_seconds.per(steps_per_call)
     # The devices of an accelerator are as many machines; those of a CPU are one.
     machines = 1 if jax.default_backend() == "cpu" else devices
     done = None if flops is None else flops * num_seeds * steps_per_second.median
     return {
         "num_samples": arguments.get("num_samples"),
+        "steps_per_call": steps_per_call,
         "compile_seconds": compile_seconds,
         "steps_per_second": steps_per_second._asdict(),
         "images_per_second": call_seconds.per(steps_per_call * batch_size * num_seeds)._asdict(),
@@ -247,8 +258,9 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--estimators", nargs="+", default=list(estimators.NAMES))
     parser.add_argument("--batch-sizes", nargs="+", type=int, default=[64, 256, 1024, 4096])
     parser.add_argument("--num-seeds", nargs="+", type=int, default=[1, 8])
-    parser.add_argument("--steps-per-call", type=int, default=10)
+    parser.add_argument("--steps-per-call", type=int, help="default: the config's")
     parser.add_argument("--seconds", type=float, default=10.0, help="of measuring a case")
+    parser.add_argument("--processes", type=int, default=1, help="cases that compile at once")
     parser.add_argument("--limit", type=float, default=1800.0, help="seconds of a whole case")
     parser.add_argument("--out", help="JSON file")
     parser.add_argument("--smoke", action="store_true", help="whether it works, in seconds")
@@ -271,25 +283,27 @@ def benchmark(argv: Sequence[str] | None = None) -> None:
         return
     names = ("steps_per_call", "seconds", "num_images", "matrix_size")
     shared = {name: getattr(arguments, name) for name in names}
-    # In this order the axes vary in the table, the last one fastest.
-    cases = [
-        {"config": config, "estimator": estimator, "batch_size": size, "num_seeds": seeds, **shared}
-        for config in arguments.configs
-        for estimator in arguments.estimators
-        for size in arguments.batch_sizes
-        for seeds in arguments.num_seeds
-    ]
     machine: dict[str, Any] = {}
     results: list[dict[str, Any]] = []
-    for case in cases:
-        result = _run_case(case, arguments.limit)
-        # The cases say what they ran on: this process leaves the devices to them.
-        machine = result.pop("machine", machine)
-        results.append({**case, **result})
-        print(" | ".join(_row(results[-1])), file=sys.stderr)
-        if arguments.out:
-            started = {**machine, "arguments": sys.argv[1:] if argv is None else list(argv)}
-            write_json(arguments.out, {"machine": started, "results": results})
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(arguments.processes) as pool:
+        shared["alone"] = os.path.join(folder, "alone")
+        # In this order the axes vary in the table, the last one fastest.
+        cases = [
+            {"config": config, "estimator": estimator, "batch_size": size, "num_seeds": seeds}
+            for config in arguments.configs
+            for estimator in arguments.estimators
+            for size in arguments.batch_sizes
+            for seeds in arguments.num_seeds
+        ]
+        measured = pool.map(lambda case: _run_case({**case, **shared}, arguments.limit), cases)
+        for case, result in zip(cases, measured, strict=True):
+            # The cases say what they ran on: this process leaves the devices to them.
+            machine = result.pop("machine", machine)
+            results.append({**case, **result})
+            print(" | ".join(_row(results[-1])), file=sys.stderr)
+            if arguments.out:
+                started = {**machine, "arguments": sys.argv[1:] if argv is None else list(argv)}
+                write_json(arguments.out, {"machine": started, "results": results})
     print(tables.markdown(_HEADER, [_row(result) for result in results]), end="")
     if all("skipped" in result for result in results):
         sys.exit(1)

@@ -38,7 +38,7 @@ def get_config() -> ConfigDict:
     # air_jax.loop
     config.train = shared.train
     # A step takes some twenty times as long as one of AIR's.
-    config.train.num_steps = 1_600
+    config.train.num_steps, config.train.steps_per_call = 1_600, 50
     # air_jax.evaluate.evaluate
     config.evaluation = shared.evaluation
     return config.lock()

@@ -82,6 +82,6 @@ def get_config() -> ConfigDict:
         }
     )
     config.prior.steps = 0
-    config.train.num_steps = 6_000
+    config.train.num_steps, config.train.steps_per_call = 6_000, 50
     config.evaluation = ConfigDict({"iwae_images": 100, "iwae_samples": 100})
     return config.lock()

@@ -40,5 +40,5 @@ def get_config():
     config.prior.end = 1e-14
     config.optimizer.learning_rate = 8e-4
     config.optimizer.clip_norm = 5_000.0
-    config.train.num_steps = 3_000
+    config.train.num_steps, config.train.steps_per_call = 3_000, 50
     return config

@@ -63,7 +63,7 @@ def test_train_step_measures_its_cases(tmp_path, num_seeds):
 
 def test_a_case_that_fails_is_a_row_with_the_reason():
     case = {"config": "configs/smoke.py", "estimator": "enumerate", "batch_size": 6, "num_seeds": 1}
-    shared = {"steps_per_call": 1, "seconds": 0.1, "num_images": 8, "matrix_size": 8}
+    shared = {"steps_per_call": 1, "seconds": 0.1, "num_images": 8, "matrix_size": 8, "alone": "x"}
     # Six images do not divide over the four devices of the tests.
     result = train_step._run_case({**case, **shared}, limit=600)
     assert list(result) == ["skipped"]

@@ -10,12 +10,16 @@ A pixel is a square with its value at the centre, and beyond the border there is
 `place` use maps that are inverse to each other.
 """
 
+import functools
+
 import chex
 import jax
 import jax.numpy as jnp
 
 # The default precision of matrix products on recent accelerators would blur the resampling grid.
 _PRECISION = jax.lax.Precision.HIGHEST
+# NVIDIA's tensor cores reach that of float32 in three passes, faster than other units in one.
+_CUDA_PRECISION = jax.lax.DotAlgorithmPreset.TF32_TF32_F32_X3
 
 
 def _pixel_centres(size: int) -> jax.Array:
@@ -27,6 +31,17 @@ def _bilinear_weights(coordinates: jax.Array, size: int) -> jax.Array:
     """Weights that read a row of `size` pixels at `coordinates` in [-1, 1]: `[..., size]`."""
     position = ((coordinates + 1.0) * size - 1.0) / 2.0
     return jax.nn.relu(1.0 - jnp.abs(position[..., None] - jnp.arange(size)))
+
+
+def _product(subscripts: str, left: jax.Array, right: jax.Array) -> jax.Array:
+    """An einsum in full float32."""
+    einsum = functools.partial(jnp.einsum, subscripts)
+    return jax.lax.platform_dependent(
+        left,
+        right,
+        cuda=functools.partial(einsum, precision=_CUDA_PRECISION),
+        default=functools.partial(einsum, precision=_PRECISION),
+    )
 
 
 def resample(images: jax.Array, rows: jax.Array, columns: jax.Array) -> jax.Array:
@@ -42,9 +57,9 @@ def resample(images: jax.Array, rows: jax.Array, columns: jax.Array) -> jax.Arra
     """
     batch, height, width, channels = images.shape
     images = images.reshape(batch, height, width * channels)
-    images = jnp.einsum("bhy,byk->bhk", rows, images, precision=_PRECISION)
+    images = _product("bhy,byk->bhk", rows, images)
     images = images.reshape(batch, rows.shape[1], width, channels)
-    return jnp.einsum("bwx,bhxc->bhwc", columns, images, precision=_PRECISION)
+    return _product("bwx,bhxc->bhwc", columns, images)
 
 
 def sample(maps: jax.Array, coordinates: jax.Array) -> jax.Array:
