@@ -1,11 +1,17 @@
-"""Devices and compilation: the only file that knows pmap, placement and axis names.
+"""Devices, processes and compilation: the only file that knows pmap, placement and axis names.
 
 Data parallel: every device holds the whole state and the whole dataset and takes its share of the
 places in the global batch. What a place draws depends on the step and on the place alone, so that
-any number of devices draws the same batch.
+any number of devices, in any number of processes, draws the same batch.
+
+Of several processes the first one alone reads and writes the run's folder and evaluates: what the
+others need of it they are sent.
 """
 
 import contextlib
+import functools
+import hashlib
+import itertools
 import os
 from collections.abc import Callable
 from typing import Any
@@ -14,6 +20,7 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from air_jax.files import user_cache
@@ -33,6 +40,91 @@ _GPU_OPTIONS = {
 }
 
 TrainStep = Callable[[Any, jax.Array, jax.Array], tuple[Any, dict[str, jax.Array]]]
+
+
+# Longer than any evaluation. A process that dies is noticed at once or, by its silence, after two
+# minutes; then the others end too.
+_PATIENCE_SECONDS = 24 * 3600
+
+_meetings = itertools.count()
+
+
+class DisagreementError(ValueError):
+    """Processes of one run that were started with different configs or data."""
+
+
+def connect() -> None:
+    """Makes this process one of several (`jax.distributed`); before anything is computed.
+
+    By JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID where they are set. JAX finds
+    them by itself under SLURM, Open MPI, on TPU pods and in Kubernetes jobs.
+
+    Raises:
+      ValueError: if only some of the variables are set, or one that must be a number is none.
+    """
+    names = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
+    address, num_processes, process_id = (os.environ.get(name) for name in names)
+    if num_processes is None and process_id is None:
+        jax.distributed.initialize()
+        return
+    if not (address and (num_processes or "").isdigit() and (process_id or "").isdigit()):
+        given = ", ".join(f"{name} is {os.environ.get(name)!r}" for name in names)
+        raise ValueError(f"{given}; it takes HOST:PORT, the number of processes and one's own.")
+    jax.distributed.initialize(address, int(num_processes), int(process_id))
+
+
+def is_first() -> bool:
+    """Whether this process is the one that reads and writes the run's folder."""
+    return jax.process_index() == 0
+
+
+def meet() -> None:
+    """Waits until every process is here.
+
+    By the coordinator, not by a collective, which gives up after half a minute: the first process
+    may be evaluating.
+    """
+    if jax.process_count() > 1:
+        # Orbax takes longer to import than most programs need.
+        from orbax.checkpoint import multihost
+
+        client = multihost.get_jax_distributed_client()
+        client.wait_at_barrier(f"air_jax/{next(_meetings)}", 1000 * _PATIENCE_SECONDS)
+
+
+def from_first(tree: Any) -> Any:
+    """What the first process has, on all of them; arrays of the same shapes everywhere."""
+    if jax.process_count() == 1:
+        return tree
+    meet()
+    return jax.device_get(multihost_utils.broadcast_one_to_all(tree))
+
+
+def greatest(number: int) -> int:
+    """The greatest of the processes' numbers."""
+    if jax.process_count() == 1:
+        return number
+    meet()
+    return int(multihost_utils.process_allgather(np.asarray(number)).max())
+
+
+def check_agreement(what: str, content: str) -> None:
+    """Compares what every process has to have in common.
+
+    Args:
+      what: for the message.
+      content: of this process.
+
+    Raises:
+      DisagreementError: on every process, if it is not the first one's on one of them.
+    """
+    digest = np.frombuffer(hashlib.sha256(content.encode()).digest(), np.uint8)
+    differs = greatest(jax.process_index() if (from_first(digest) != digest).any() else 0)
+    if differs:
+        raise DisagreementError(
+            f"process {differs} has another {what} than process 0: start all of them with the same "
+            "command and the same data."
+        )
 
 
 def batch_positions(batch_size: int, num_devices: int) -> np.ndarray:
@@ -124,6 +216,11 @@ def local_mesh() -> Mesh:
     return Mesh(np.asarray(jax.local_devices()), (AXIS_NAME,))
 
 
+def global_mesh() -> Mesh:
+    """All devices of all processes along the batch axis."""
+    return Mesh(np.asarray(jax.devices()), (AXIS_NAME,))
+
+
 def on_host() -> contextlib.AbstractContextManager[Any]:
     """Computes what is computed once on the CPU: an accelerator takes long to compile for."""
     try:
@@ -132,21 +229,40 @@ def on_host() -> contextlib.AbstractContextManager[Any]:
         return contextlib.nullcontext()
 
 
-def replicate(tree: Any) -> Any:
-    """Puts a tree on every local device.
+def replicate(tree: Any, mesh: Mesh | None = None) -> Any:
+    """Puts a tree on every device of a mesh, by default this process's own.
 
     Arguments left unplaced would compile a second time and cost a transfer at every call.
     """
-    return jax.device_put(tree, NamedSharding(local_mesh(), PartitionSpec()))
+    return _put(tree, mesh, PartitionSpec())
 
 
-def shard(tree: Any) -> Any:
-    """Splits the first axis of every leaf over the local devices."""
-    return jax.device_put(tree, NamedSharding(local_mesh(), PartitionSpec(AXIS_NAME)))
+def shard(tree: Any, mesh: Mesh | None = None) -> Any:
+    """Splits the first axis of every leaf over the devices of a mesh, by default the process's own.
+
+    Over those of several processes each has to give the whole.
+    """
+    return _put(tree, mesh, PartitionSpec(AXIS_NAME))
+
+
+def _put(tree: Any, mesh: Mesh | None, spec: PartitionSpec) -> Any:
+    sharding = NamedSharding(local_mesh() if mesh is None else mesh, spec)
+    if sharding.is_fully_addressable:
+        return jax.device_put(tree, sharding)
+
+    def put(leaf):
+        # device_put would send everything around to compare it, and takes no keys.
+        if jax.dtypes.issubdtype(getattr(leaf, "dtype", np.float32), jax.dtypes.prng_key):
+            wrap = functools.partial(jax.random.wrap_key_data, impl=jax.random.key_impl(leaf))
+            return jax.jit(wrap)(put(jax.random.key_data(leaf)))
+        leaf = np.asarray(leaf)
+        return jax.make_array_from_callback(leaf.shape, sharding, lambda index: leaf[index])
+
+    return jax.tree.map(put, tree)
 
 
 class Steps:
-    """Several train steps in one compiled call over all local devices; see `pmap_steps`."""
+    """Several train steps in one compiled call over all devices; see `pmap_steps`."""
 
     def __init__(self, run_steps: Callable[..., Any]):
         def packed(state, positions, dataset, key):
@@ -173,13 +289,14 @@ class Steps:
         self, state: Any, positions: Any, dataset: Any, key: chex.PRNGKey
     ) -> tuple[Any, dict[str, np.ndarray]]:
         compiled = self._compiled or self.compile(state, positions, dataset, key)
+        meet()
         state, scalars = compiled(state, positions, dataset, key)
         # One transfer for all of them.
         return state, jax.tree.unflatten(self._structure, list(jax.device_get(scalars)))
 
 
 def pmap_steps(train_step: TrainStep, steps_per_call: int, *, many_seeds: bool = False) -> Steps:
-    """Several steps over all local devices with `jax.pmap`, compiled at the first call.
+    """Several steps over all devices of all processes with `jax.pmap`, compiled at the first call.
 
     Args:
       train_step: over the mapped axis `AXIS_NAME`.
@@ -189,8 +306,8 @@ def pmap_steps(train_step: TrainStep, steps_per_call: int, *, many_seeds: bool =
         the seeds.
 
     Returns:
-      `run(state, positions, dataset, key) -> (state, metrics)` with positions `[local_devices, b]`
-      sharded and everything else replicated; the state is donated. Metrics are NumPy arrays
+      `run(state, positions, dataset, key) -> (state, metrics)` with positions `[devices, b]`
+      sharded and everything else replicated over `global_mesh()`; the state is donated. Metrics are NumPy arrays
       `[steps_per_call]`, or with many seeds `[K, steps_per_call]`.
     """
     run_steps = scan_steps(train_step, steps_per_call)
