@@ -35,6 +35,7 @@ import numpy as np
 from absl import logging
 
 from air_jax import checkpoint, export, gallery, kinds, parallel, provenance, sections, writer
+from air_jax.batches import Batches, create_batches
 from air_jax.data.dataset import Dataset
 from air_jax.data.scenes import Scenes
 from air_jax.evaluate import summary
@@ -51,7 +52,7 @@ _MILESTONES = (0.0, 0.01, 0.03, 0.1, 0.3, 1.0)
 RESUMABLE = (
     *("train.num_steps", "train.log_every", "train.evaluate_every", "train.checkpoint_every"),
     *("train.snapshot_every", "train.steps_per_call"),
-    *("data.cache_dir", "data.tfds_dir", "data.path"),
+    *("data.cache_dir", "data.resident", "data.tfds_dir", "data.path"),
 )
 
 
@@ -110,7 +111,7 @@ def run(config: Mapping[str, Any], workdir: str) -> list[dict[str, Any]]:
     folder, options = pathlib.Path(workdir), Options(**config["train"])
     first_step = checkpoint.latest_step(folder / "checkpoints") or 0
     options.check(first_step)
-    parallel.batch_positions(options.batch_size, jax.local_device_count())
+    positions = parallel.batch_positions(options.batch_size, jax.local_device_count())
     if first_step:
         provenance.check_config(folder, config, RESUMABLE)
     for warning in kinds.of(config).warnings(config):
@@ -153,9 +154,15 @@ def run(config: Mapping[str, Any], workdir: str) -> list[dict[str, Any]]:
         start_step=first_step,
         began=clock - seconds,
     )
-    with monitor, Signals() as signals:
+    batches = create_batches(
+        *(dataset.train.images, positions, run_keys),
+        steps_per_call=options.steps_per_call,
+        num_steps=options.num_steps,
+    )
+    with monitor, batches, Signals() as signals:
         monitor.text("config", f"```json\n{json.dumps(config, indent=2)}\n```")
-        state = _train(this, parallel.replicate(state), first_step, validation, monitor, signals)
+        state = parallel.replicate(state)
+        state = _train(this, state, first_step, batches, validation, monitor, signals)
     logging.info("trained; evaluating on the test set")
     state = jax.device_get(state)
     everything = []
@@ -241,6 +248,7 @@ def _train(
     this: _Run,
     state: TrainState,
     step: int,
+    batches: Batches,
     validation: Scenes,
     monitor: Monitor,
     signals: Signals,
@@ -248,12 +256,10 @@ def _train(
     """Runs the steps that are left."""
     options = this.options
     num_steps, steps_per_call = options.num_steps, options.steps_per_call
-    run_steps = parallel.pmap_steps(this.train_step, steps_per_call, many_seeds=len(this.seeds) > 1)
-    positions = parallel.batch_positions(options.batch_size, jax.local_device_count())
-    arguments = (
-        parallel.shard(positions),
-        parallel.replicate(this.dataset.train.images),
-        parallel.replicate(this.keys),
+    run_steps = parallel.pmap_steps(
+        *(this.train_step, steps_per_call),
+        many_seeds=len(this.seeds) > 1,
+        streamed=batches.streamed,
     )
     milestones = {
         steps_per_call * math.ceil(share * num_steps / steps_per_call) for share in _MILESTONES
@@ -270,7 +276,7 @@ def _train(
     compiled = False
     while step < num_steps:
         called = time.monotonic()
-        state, metrics = run_steps(state, *arguments)
+        state, metrics = run_steps(state, *batches(step))
         duration = time.monotonic() - called
         monitor.check_finite(metrics, step, this.checkpoints)
         pending.append(metrics)

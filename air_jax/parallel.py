@@ -5,6 +5,7 @@ places in the global batch. What a place draws depends on the step and on the pl
 any number of devices draws the same batch.
 """
 
+import contextlib
 import os
 from collections.abc import Callable
 from typing import Any
@@ -71,8 +72,43 @@ def draw_examples(
     return jax.vmap(draw)(positions)
 
 
-def scan_steps(train_step: TrainStep, steps_per_call: int) -> Callable[..., Any]:
+def draw_on_host(
+    num_images: int, key: chex.PRNGKey, positions: np.ndarray, steps_per_call: int
+) -> Callable[[int], np.ndarray]:
+    """What the steps of a call draw, for images that are not on the devices.
+
+    On the CPU, so that nothing waits for an accelerator that is busy with the call before.
+
+    Args:
+      num_images: M, size of the dataset.
+      key: the run's base key.
+      positions: places in the global batch of this process's devices, int32 `[devices, b]`.
+      steps_per_call: steps of a call.
+
+    Returns:
+      `draw(step) -> indices`: from the first step of a call to the indices that `draw_examples`
+      draws, int32 `[devices, steps_per_call, b]`.
+    """
+    with contextlib.suppress(RuntimeError):  # where JAX_PLATFORMS leaves the CPU out
+        key = jax.device_put(key, jax.local_devices(backend="cpu")[0])
+    steps = np.arange(steps_per_call, dtype=np.int32)
+
+    @jax.jit
+    def indices(key, first):
+        draw = jax.vmap(draw_examples, in_axes=(None, None, 0, None))
+        drawn, _ = draw(num_images, key, first + steps, jnp.ravel(positions))
+        return drawn.reshape(steps_per_call, *positions.shape).swapaxes(0, 1)
+
+    return lambda step: np.asarray(indices(key, np.int32(step)))
+
+
+def scan_steps(
+    train_step: TrainStep, steps_per_call: int, *, streamed: bool = False
+) -> Callable[..., Any]:
     """`run_steps(state, positions, dataset, key)`: several steps of one device, metrics stacked.
+
+    If `streamed`, the dataset's place takes the images that these steps draw, uint8
+    `[steps_per_call, b, H, W, C]`.
 
     On an accelerator the length of a step is that of its longest chain of small kernels. So what
     does not depend on the state is done for all steps before the first, and a step's metrics leave
@@ -90,7 +126,8 @@ def scan_steps(train_step: TrainStep, steps_per_call: int) -> Callable[..., Any]
             nonlocal structure
             # By the state's own step: a seed that is frozen sees the same batch again.
             now = state.step - first
-            images = dataset[indices[now]].astype(jnp.float32) / 255.0
+            images = dataset[now] if streamed else dataset[indices[now]]
+            images = images.astype(jnp.float32) / 255.0
             step_keys = jax.random.wrap_key_data(numbers[now], impl=implementation)
             state, metrics = train_step(state, images, step_keys)
             scalars, structure = jax.tree.flatten(metrics)
@@ -137,7 +174,7 @@ def shard(tree: Any) -> Any:
 class Steps:
     """Several train steps in one compiled call over all local devices; see `pmap_steps`."""
 
-    def __init__(self, run_steps: Callable[..., Any]):
+    def __init__(self, run_steps: Callable[..., Any], *, streamed: bool = False):
         def packed(state, positions, dataset, key):
             state, metrics = run_steps(state, positions, dataset, key)
             scalars, self._structure = jax.tree.flatten(metrics)
@@ -146,7 +183,7 @@ class Steps:
         self._mapped = jax.pmap(
             packed,
             axis_name=AXIS_NAME,
-            in_axes=(None, 0, None, None),
+            in_axes=(None, 0, 0 if streamed else None, None),
             out_axes=None,
             donate_argnums=0,
         )
@@ -167,7 +204,9 @@ class Steps:
         return state, jax.tree.unflatten(self._structure, list(jax.device_get(scalars)))
 
 
-def pmap_steps(train_step: TrainStep, steps_per_call: int, *, many_seeds: bool = False) -> Steps:
+def pmap_steps(
+    train_step: TrainStep, steps_per_call: int, *, many_seeds: bool = False, streamed: bool = False
+) -> Steps:
     """Several steps over all local devices with `jax.pmap`, compiled at the first call.
 
     Args:
@@ -176,13 +215,15 @@ def pmap_steps(train_step: TrainStep, steps_per_call: int, *, many_seeds: bool =
       many_seeds: whether state and key have a leading axis, one entry a seed: independent runs in
         one program, each of which draws what it would draw alone. Devices split the batch, never
         the seeds.
+      streamed: whether the dataset's place takes what the steps of a call draw, of one seed, uint8
+        `[local_devices, steps_per_call, b, H, W, C]`, sharded.
 
     Returns:
       `run(state, positions, dataset, key) -> (state, metrics)` with positions `[local_devices, b]`
       sharded and everything else replicated; the state is donated. Metrics are NumPy arrays
       `[steps_per_call]`, or with many seeds `[K, steps_per_call]`.
     """
-    run_steps = scan_steps(train_step, steps_per_call)
+    run_steps = scan_steps(train_step, steps_per_call, streamed=streamed)
     if many_seeds:
         run_steps = jax.vmap(run_steps, in_axes=(0, None, None, 0))
-    return Steps(run_steps)
+    return Steps(run_steps, streamed=streamed)

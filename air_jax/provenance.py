@@ -18,13 +18,14 @@ from air_jax.writer import write_json
 _PACKAGES = (
     *("jax", "jaxlib", "flax", "optax", "distrax", "tfp-nightly", "orbax-checkpoint", "chex"),
     *("ml-collections", "absl-py", "tensorflow-datasets", "mlxtend", "numpy", "scipy", "pillow"),
+    "grain",
 )
 # Config entries that older runs do not have, and what they were then.
 _ADDED = {
     **{"model": "air", "inference.place_span": 1.0},
     **{"inference.patch_size": 0, "inference.patch_features": 32},
     **{"inference.evidence": 0, "inference.variant": "air", "exploration.hold": 0},
-    "data.perturbation": 0.0,
+    **{"data.perturbation": 0.0, "data.resident": True},
 }
 
 
