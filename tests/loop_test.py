@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import air_jax
-from air_jax import checkpoint, export, kinds, loop, sections, train, writer
+from air_jax import checkpoint, export, kinds, loop, provenance, sections, train, writer
 from air_jax.interruption import Interrupted
 from air_jax.monitor import Monitor, NonFiniteError
 from configs import smoke
@@ -122,6 +122,43 @@ def test_an_interrupted_run_resumes_bit_for_bit(finished, tmp_path, monkeypatch)
     seconds = [entry["seconds"] for entry in writer.read_scalars(tmp_path, "train")]
     assert seconds == sorted(seconds)
     assert results["seconds"] > seconds[-1]
+
+
+def test_a_streamed_run_is_the_resident_one_bit_for_bit_and_resumes_as_it_does(
+    finished, tmp_path, monkeypatch
+):
+    reference, expected, resident = finished
+    config, streamed = tiny_config(estimator="nvil", data__resident=False), {}
+    validate = Monitor.validate
+
+    def validate_and_terminate(*arguments):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return validate(*arguments)
+
+    monkeypatch.setattr(loop.checkpoint, "save", recording(streamed))
+    with monkeypatch.context() as patch:
+        patch.setattr(Monitor, "validate", validate_and_terminate)
+        with pytest.raises(Interrupted, match="SIGTERM at step 20"):
+            loop.run(config, str(tmp_path))
+    (results,) = loop.run(config, str(tmp_path))
+    for step in (20, 40):
+        chex.assert_trees_all_equal(streamed[step], resident[step])
+    assert results | {"seconds": None} == expected | {"seconds": None}
+    assert without_time(writer.read_scalars(tmp_path)) == without_time(
+        writer.read_scalars(reference)
+    )
+
+
+def test_a_run_may_go_on_streamed_also_one_from_before_there_was_streaming(finished, tmp_path):
+    workdir, _, _ = finished
+    saved = json.loads((workdir / "config.json").read_text())
+    streamed = tiny_config(estimator="nvil", data__resident=False)
+    provenance.check_config(workdir, streamed, loop.RESUMABLE)
+    del saved["data"]["resident"]
+    (tmp_path / "config.json").write_text(json.dumps(saved))
+    provenance.check_config(tmp_path, tiny_config(estimator="nvil"), ())
+    with pytest.raises(ValueError, match="data.resident: True there, False given"):
+        provenance.check_config(tmp_path, streamed, ())
 
 
 def test_a_finished_run_evaluates_again_without_training(finished, monkeypatch):
