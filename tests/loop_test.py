@@ -124,39 +124,30 @@ def test_an_interrupted_run_resumes_bit_for_bit(finished, tmp_path, monkeypatch)
     assert results["seconds"] > seconds[-1]
 
 
-def test_a_streamed_run_is_the_resident_one_bit_for_bit_and_resumes_as_it_does(
+def test_a_run_that_goes_on_streamed_is_the_resident_one_bit_for_bit(
     finished, tmp_path, monkeypatch
 ):
-    reference, expected, resident = finished
-    config, streamed = tiny_config(estimator="nvil", data__resident=False), {}
-    validate = Monitor.validate
-
-    def validate_and_terminate(*arguments):
-        os.kill(os.getpid(), signal.SIGTERM)
-        return validate(*arguments)
-
+    workdir, expected, resident = finished
+    shutil.copytree(workdir, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "00000040")
+    streamed = {}
     monkeypatch.setattr(loop.checkpoint, "save", recording(streamed))
-    with monkeypatch.context() as patch:
-        patch.setattr(Monitor, "validate", validate_and_terminate)
-        with pytest.raises(Interrupted, match="SIGTERM at step 20"):
-            loop.run(config, str(tmp_path))
-    (results,) = loop.run(config, str(tmp_path))
-    for step in (20, 40):
-        chex.assert_trees_all_equal(streamed[step], resident[step])
+    config = tiny_config(estimator="nvil", data__resident=False)
+    (results,) = loop.run(config, str(tmp_path / "run"))
+    assert streamed.keys() == {40}
+    chex.assert_trees_all_equal(streamed[40], resident[40])
     assert results | {"seconds": None} == expected | {"seconds": None}
-    assert without_time(writer.read_scalars(tmp_path)) == without_time(
-        writer.read_scalars(reference)
+    assert without_time(writer.read_scalars(tmp_path / "run")) == without_time(
+        writer.read_scalars(workdir)
     )
 
 
-def test_a_run_may_go_on_streamed_also_one_from_before_there_was_streaming(finished, tmp_path):
-    workdir, _, _ = finished
-    saved = json.loads((workdir / "config.json").read_text())
-    streamed = tiny_config(estimator="nvil", data__resident=False)
-    provenance.check_config(workdir, streamed, loop.RESUMABLE)
+def test_a_run_from_before_there_was_streaming_was_resident(finished, tmp_path):
+    saved = json.loads((finished[0] / "config.json").read_text())
     del saved["data"]["resident"]
     (tmp_path / "config.json").write_text(json.dumps(saved))
     provenance.check_config(tmp_path, tiny_config(estimator="nvil"), ())
+    streamed = tiny_config(estimator="nvil", data__resident=False)
     with pytest.raises(ValueError, match="data.resident: True there, False given"):
         provenance.check_config(tmp_path, streamed, ())
 
