@@ -3,8 +3,9 @@
     python benchmarks/stream.py --out results/benchmarks/stream.json
 
 The same run in two ways, in one process: their calls take turns, so that whatever else the machine
-does falls on both. After the last call both states are compared. `read` is what a call's images
-take on their own, drawn, read and placed, with nothing ahead and nothing beside it.
+does falls on both. CPU seconds are the process's own, of all its threads, however long it had to
+wait for a core. After the last call both states are compared. `read` is what a call's images take
+on their own, drawn, read and placed, with nothing ahead and nothing beside it.
 """
 
 import argparse
@@ -26,7 +27,10 @@ from air_jax.data import stream
 from air_jax.writer import write_json
 from benchmarks import measure
 
-_SMOKE = {"config": "configs/smoke.py", "batch_size": 8, "steps_per_call": 2, "calls": 3}
+_SMOKE = {
+    **{"config": "configs/smoke.py", "estimator": "reinforce"},
+    **{"batch_size": 8, "steps_per_call": 2, "calls": 3},
+}
 
 
 def measure_both(
@@ -71,6 +75,7 @@ def measure_both(
     }
     runs, states = {}, {}
     seconds: dict[str, list[float]] = {name: [] for name in ways}
+    cpu_seconds: dict[str, list[float]] = {name: [] for name in ways}
     for name, batches in ways.items():
         runs[name] = parallel.pmap_steps(
             training.train_step, steps_per_call, streamed=batches.streamed
@@ -79,10 +84,11 @@ def measure_both(
     for call in range(calls + 1):
         # The order changes: what comes second may find the machine warmer.
         for name in list(ways)[:: 1 if call % 2 else -1]:
-            began_call = time.perf_counter()
+            began_call, began_cpu = time.perf_counter(), time.process_time()
             arguments = ways[name](call * steps_per_call)
             states[name], _ = runs[name](states[name], *arguments)
             seconds[name].append(time.perf_counter() - began_call)
+            cpu_seconds[name].append(time.process_time() - began_cpu)
     ways["streamed"].__exit__()
 
     draw = parallel.draw_on_host(len(shards), key, positions, steps_per_call)
@@ -95,11 +101,16 @@ def measure_both(
     speeds = {
         name: measure.spread(taken[1:]).per(steps_per_call) for name, taken in seconds.items()
     }
-    slower = [b / a for a, b in zip(seconds["resident"][1:], seconds["streamed"][1:], strict=True)]
+
+    def ratio(taken: dict[str, list[float]]) -> dict[str, Any]:
+        pairs = zip(taken["resident"][1:], taken["streamed"][1:], strict=True)
+        return measure.spread(streamed / resident for resident, streamed in pairs)._asdict()
+
     leaves = (jax.tree.leaves(jax.device_get(states[name])) for name in ways)
     return {
         "steps_per_second": {name: speed._asdict() for name, speed in speeds.items()},
-        "streamed_over_resident_seconds": measure.spread(slower)._asdict(),
+        "streamed_over_resident_seconds": ratio(seconds),
+        "streamed_over_resident_cpu_seconds": ratio(cpu_seconds),
         "read_seconds": measure.spread(read[1:])._asdict(),
         "states_equal": all(np.array_equal(a, b) for a, b in zip(*leaves, strict=True)),
         "write_seconds": written - began,
@@ -140,11 +151,14 @@ def benchmark(argv: Sequence[str] | None = None) -> None:
     header = ("images", "steps/s [quartiles]")
     speeds = {name: measure.Spread(**one) for name, one in result["steps_per_second"].items()}
     print(tables.markdown(header, [[name, f"{speed:.3g}"] for name, speed in speeds.items()]))
-    slower = measure.Spread(**result["streamed_over_resident_seconds"])
+    slower, dearer = (
+        measure.Spread(**result[f"streamed_over_resident_{unit}"])
+        for unit in ("seconds", "cpu_seconds")
+    )
     read = measure.Spread(**result["read_seconds"])
     print(
-        f"streamed / resident, call by call: {slower:.3f}; reading a call's images: {read:.3g} s; "
-        f"states equal: {result['states_equal']}"
+        f"streamed / resident, call by call: {slower:.3f} of the seconds, {dearer:.3f} of the CPU "
+        f"seconds\nreading a call's images: {read:.3g} s; states equal: {result['states_equal']}"
     )
 
 

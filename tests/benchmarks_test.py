@@ -151,6 +151,7 @@ def test_streaming_is_compared_with_images_that_are_resident(tmp_path):
     for speed in (written["steps_per_second"][name] for name in ("resident", "streamed")):
         check_spread(speed)
     check_spread(written["streamed_over_resident_seconds"])
+    check_spread(written["streamed_over_resident_cpu_seconds"])
     check_spread(written["read_seconds"])
     assert written["states_equal"] is True
     assert written["image_bytes"] == 2_000 * 32 * 32
