@@ -36,6 +36,7 @@ import numpy as np
 from absl import logging
 
 from air_jax import checkpoint, export, gallery, kinds, parallel, provenance, sections, writer
+from air_jax.batches import Batches, create_batches
 from air_jax.data.dataset import Dataset
 from air_jax.data.scenes import Scenes
 from air_jax.evaluate import summary
@@ -52,7 +53,7 @@ _MILESTONES = (0.0, 0.01, 0.03, 0.1, 0.3, 1.0)
 RESUMABLE = (
     *("train.num_steps", "train.log_every", "train.evaluate_every", "train.checkpoint_every"),
     *("train.snapshot_every", "train.steps_per_call"),
-    *("data.cache_dir", "data.tfds_dir", "data.path"),
+    *("data.cache_dir", "data.resident", "data.tfds_dir", "data.path"),
 )
 
 
@@ -80,10 +81,13 @@ class _Run(NamedTuple):
         return self.folder / "checkpoints"
 
     def save(self, step: int, state: TrainState) -> None:
-        checkpoint.save(self.checkpoints, step, state)
-        self.export(state)
+        if parallel.is_first():
+            checkpoint.save(self.checkpoints, step, state)
+            self.export(state)
 
     def export(self, state: TrainState, name: str = "model") -> None:
+        if not parallel.is_first():
+            return
         state = jax.device_get(state)
         for seed in self.seeds:
             seed.export(state, name)
@@ -97,10 +101,12 @@ def run(config: Mapping[str, Any], workdir: str) -> list[dict[str, Any]]:
       workdir: folder of the run, created if absent.
 
     Returns:
-      The evaluation of every seed, as in its `evaluation.json`.
+      The evaluation of every seed, as in its `evaluation.json`; nothing in a process that is not
+      the first of several.
 
     Raises:
-      ValueError: if the config contradicts itself or the one the workdir was begun with.
+      ValueError: if the config contradicts itself or the one the workdir was begun with, or
+        processes have different ones.
       NonFiniteError: if training diverges; the last good checkpoint stays. Of many seeds, one that
         diverges is frozen as it was and marked in its evaluation; the others go on.
       Interrupted: after SIGTERM or SIGINT, once the state is saved.
@@ -109,16 +115,20 @@ def run(config: Mapping[str, Any], workdir: str) -> list[dict[str, Any]]:
     clock = time.monotonic()
     sections.check(config)
     folder, options = pathlib.Path(workdir), Options(**config["train"])
-    first_step = checkpoint.latest_step(folder / "checkpoints") or 0
+    first_process = parallel.is_first()
+    first_step = checkpoint.latest_step(folder / "checkpoints") or 0 if first_process else 0
+    first_step = int(parallel.from_first(np.asarray(first_step)))
     options.check(first_step)
-    parallel.batch_positions(options.batch_size, jax.local_device_count())
-    if first_step:
+    positions = parallel.own_positions(options.batch_size)
+    if first_step and first_process:
         provenance.check_config(folder, config, RESUMABLE)
     for warning in kinds.of(config).warnings(config):
         logging.warning("%s", warning)
     dataset = kinds.create_dataset(config)
     logging.info("data: %s", provenance.describe(dataset.description))
-    if first_step:
+    parallel.check_agreement("config", provenance.essence(config, RESUMABLE))
+    parallel.check_agreement("data set", provenance.essence(dataset.description, ("folder",)))
+    if first_step and first_process:
         provenance.check_data(folder, dataset.description)
 
     # Restore order: the state is built from the config, then replaced by the newest complete
@@ -136,13 +146,16 @@ def run(config: Mapping[str, Any], workdir: str) -> list[dict[str, Any]]:
     this = _Run(folder, options, seeds, dataset, training.train_step, run_keys)
     seconds = 0.0
     if first_step:
-        state = checkpoint.restore(folder / "checkpoints", state, first_step)
-        # A run that was killed between the two left a model older than its checkpoint.
-        this.export(state)
-        seconds = _seconds_until(seeds[0].folder, first_step)
-        logging.info("resuming from step %d", first_step)
+        if first_process:
+            state = checkpoint.restore(folder / "checkpoints", state, first_step)
+            # A run that was killed between the two left a model older than its checkpoint.
+            this.export(state)
+            seconds = _seconds_until(seeds[0].folder, first_step)
+        state = parallel.from_first(state)
+        logging.info("resuming from step %d%s", first_step, _other_devices(folder))
     # Only now: a start that failed before must not bind the next one to its config.
-    provenance.record(folder, config, dataset.description, resumed=first_step > 0)
+    if first_process:
+        provenance.record(folder, config, dataset.description, resumed=first_step > 0)
 
     # A part of them: validation shall be short beside the training.
     validation = type(dataset.validation)(
@@ -154,10 +167,20 @@ def run(config: Mapping[str, Any], workdir: str) -> list[dict[str, Any]]:
         total_steps=options.num_steps,
         start_step=first_step,
         began=clock - seconds,
+        quiet=not first_process,
     )
-    with monitor, Signals() as signals:
+    batches = create_batches(
+        *(dataset.train.images, positions, run_keys),
+        steps_per_call=options.steps_per_call,
+        num_steps=options.num_steps,
+    )
+    with monitor, batches, Signals() as signals:
         monitor.text("config", f"```json\n{json.dumps(config, indent=2)}\n```")
-        state = _train(this, parallel.replicate(state), first_step, validation, monitor, signals)
+        state = parallel.replicate(state, parallel.global_mesh())
+        state = _train(this, state, first_step, batches, validation, monitor, signals)
+    if not first_process:
+        parallel.meet()
+        return []
     logging.info("trained; evaluating on the test set")
     state = jax.device_get(state)
     everything = []
@@ -170,7 +193,16 @@ def run(config: Mapping[str, Any], workdir: str) -> list[dict[str, Any]]:
             gallery.draw(seed.folder, model, dataset.validation, results)
         logging.info("%s\nmodel and figures in %s", summary(results), seed.folder)
         everything.append(results)
+    parallel.meet()
     return everything
+
+
+def _other_devices(folder: pathlib.Path) -> str:
+    """What to say of a run that goes on with another number of devices than it had."""
+    before, now = provenance.last_num_devices(folder), jax.device_count()
+    if before in (None, now):
+        return ""
+    return f" with {now} device(s) after {before}: the global batch stays as it is"
 
 
 def _stack(keys: Sequence[chex.PRNGKey]) -> chex.PRNGKey:
@@ -192,6 +224,8 @@ def evaluate_run(config: Mapping[str, Any], workdir: str) -> list[dict[str, Any]
       CheckpointError: if the workdir holds no model or a damaged one.
       ValueError: if the config is not the one the workdir was begun with.
     """
+    if not parallel.is_first():
+        return []
     folder = pathlib.Path(workdir)
     sections.check(config)
     seeds = create_seeds(config, folder)
@@ -243,6 +277,7 @@ def _train(
     this: _Run,
     state: TrainState,
     step: int,
+    batches: Batches,
     validation: Scenes,
     monitor: Monitor,
     signals: Signals,
@@ -250,22 +285,22 @@ def _train(
     """Runs the steps that are left."""
     options = this.options
     num_steps, steps_per_call = options.num_steps, options.steps_per_call
-    run_steps = parallel.pmap_steps(this.train_step, steps_per_call, many_seeds=len(this.seeds) > 1)
-    positions = parallel.batch_positions(options.batch_size, jax.local_device_count())
-    arguments = (
-        parallel.shard(positions),
-        parallel.replicate(this.dataset.train.images),
-        parallel.replicate(this.keys),
+    run_steps = parallel.pmap_steps(
+        *(this.train_step, steps_per_call),
+        many_seeds=len(this.seeds) > 1,
+        streamed=batches.streamed,
     )
     milestones = {
         steps_per_call * math.ceil(share * num_steps / steps_per_call) for share in _MILESTONES
     }
 
     def save_milestones() -> None:
-        for seed in this.seeds:
+        for seed in this.seeds if parallel.is_first() else ():
             gallery.save_milestone(seed.folder, step, seed.model(state), validation)
 
-    called = time.monotonic()
+    if step == num_steps:
+        return state
+    called, arguments = time.monotonic(), batches(step)
     # While the steps compile, so does what the first milestone and all validations take.
     with ThreadPoolExecutor(1) as pool:
         compiling = pool.submit(run_steps.compile, state, *arguments)
@@ -276,7 +311,8 @@ def _train(
     durations: list[float] = []
     compiled = False
     while step < num_steps:
-        called = time.monotonic() if compiled else called
+        if compiled:
+            called, arguments = time.monotonic(), batches(step)
         state, metrics = run_steps(state, *arguments)
         duration = time.monotonic() - called
         monitor.check_finite(metrics, step, this.checkpoints)
@@ -300,8 +336,10 @@ def _train(
             save_milestones()
         if options.snapshot_every and step % options.snapshot_every == 0:
             this.export(state, f"snapshots/step_{step:06d}")
-        if step % options.checkpoint_every == 0 or last or signals.received:
+        # A scheduler's signal reaches several processes at different calls.
+        received = parallel.greatest(signals.received)
+        if step % options.checkpoint_every == 0 or last or received:
             this.save(step, state)
-        if signals.received:
-            raise Interrupted(signals.received, step)
+        if received:
+            raise Interrupted(received, step)
     return state

@@ -7,11 +7,14 @@ import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from air_jax import loop, program
+from air_jax import loop, parallel, program
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, e.g. configs/dair.py.")
 _WORKDIR = flags.DEFINE_string(
     "workdir", None, "Folder of the run. One that was interrupted is resumed.", required=True
+)
+_DISTRIBUTED = flags.DEFINE_bool(
+    "distributed", False, "One of several processes that train together: see launch/."
 )
 _MODE = flags.DEFINE_enum("mode", "train", ["train", "evaluate"], "What to do.")
 
@@ -50,8 +53,13 @@ def main(argv: list[str]) -> None:
 
 
 def _run() -> None:
+    if _DISTRIBUTED.value:
+        parallel.connect()
     devices = jax.local_devices()
     logging.info("%d device(s): %s; jax %s", len(devices), devices[0].device_kind, jax.__version__)
+    if jax.process_count() > 1:
+        place = (jax.process_index(), jax.process_count(), jax.device_count())
+        logging.info("process %d of %d, which have %d devices", *place)
     mode = loop.run if _MODE.value == "train" else loop.evaluate_run
     mode(json.loads(_CONFIG.value.to_json()), _WORKDIR.value)
 

@@ -30,6 +30,7 @@ class Monitor(contextlib.AbstractContextManager["Monitor"]):
       total_steps: length of the run.
       start_step: where it resumes, 0 for a new run.
       began: `time.monotonic()` when the run would have begun in one go.
+      quiet: whether another process logs and validates, and this one only looks for divergence.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class Monitor(contextlib.AbstractContextManager["Monitor"]):
         total_steps: int,
         start_step: int,
         began: float,
+        quiet: bool = False,
     ):
         self._seeds = seeds
         self._validation = validation
@@ -52,7 +54,7 @@ class Monitor(contextlib.AbstractContextManager["Monitor"]):
                 # One line for all of them.
                 progress=None if seed is seeds[0] else "none",
             )
-            for seed in seeds
+            for seed in ([] if quiet else seeds)
         ]
         self._kind = kinds.of(seeds[0].exported)
         self._watches: dict[int, Watch] = {}
@@ -72,7 +74,8 @@ class Monitor(contextlib.AbstractContextManager["Monitor"]):
 
     def message(self, text: str) -> None:
         """Prints a line that stays."""
-        self._logs[0].message(text)
+        for log in self._logs[:1]:
+            log.message(text)
 
     def check_finite(
         self, metrics: Mapping[str, np.ndarray], first_step: int, checkpoints: pathlib.Path
@@ -114,6 +117,8 @@ class Monitor(contextlib.AbstractContextManager["Monitor"]):
 
         A known collapse is named in a warning that says what to change.
         """
+        if not self._logs:
+            return
         state, scenes, accuracies = jax.device_get(state), self._validation, []
         for seed, log in zip(self._seeds, self._logs, strict=True):
             if seed.number in self._diverged:
@@ -155,6 +160,8 @@ class Monitor(contextlib.AbstractContextManager["Monitor"]):
           pending: metrics of the calls since the last time, of all seeds.
           steps_per_second: of these calls; None if nothing was timed.
         """
+        if not self._logs:
+            return
         seconds = time.monotonic() - self._began
         speed = {} if steps_per_second is None else {"steps_per_second": steps_per_second}
         entries = []

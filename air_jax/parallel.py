@@ -141,6 +141,17 @@ def batch_positions(batch_size: int, num_devices: int) -> np.ndarray:
     return np.arange(batch_size, dtype=np.int32).reshape(num_devices, -1)
 
 
+def own_positions(batch_size: int) -> np.ndarray:
+    """Rows of `batch_positions` over all devices that are those of this process's devices.
+
+    Raises:
+      ValueError: if the batch does not divide over the devices of all processes.
+    """
+    positions = batch_positions(batch_size, jax.device_count())
+    own = [device.process_index == jax.process_index() for device in jax.devices()]
+    return positions[np.asarray(own)]
+
+
 def draw_examples(
     num_images: int, key: chex.PRNGKey, step: jax.Array, positions: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
@@ -164,8 +175,43 @@ def draw_examples(
     return jax.vmap(draw)(positions)
 
 
-def scan_steps(train_step: TrainStep, steps_per_call: int) -> Callable[..., Any]:
+def draw_on_host(
+    num_images: int, key: chex.PRNGKey, positions: np.ndarray, steps_per_call: int
+) -> Callable[[int], np.ndarray]:
+    """What the steps of a call draw, for images that are not on the devices.
+
+    On the CPU, so that nothing waits for an accelerator that is busy with the call before.
+
+    Args:
+      num_images: M, size of the dataset.
+      key: the run's base key.
+      positions: places in the global batch of this process's devices, int32 `[devices, b]`.
+      steps_per_call: steps of a call.
+
+    Returns:
+      `draw(step) -> indices`: from the first step of a call to the indices that `draw_examples`
+      draws, int32 `[devices, steps_per_call, b]`.
+    """
+    with contextlib.suppress(RuntimeError):  # where JAX_PLATFORMS leaves the CPU out
+        key = jax.device_put(key, jax.local_devices(backend="cpu")[0])
+    steps = np.arange(steps_per_call, dtype=np.int32)
+
+    @jax.jit
+    def indices(key, first):
+        draw = jax.vmap(draw_examples, in_axes=(None, None, 0, None))
+        drawn, _ = draw(num_images, key, first + steps, jnp.ravel(positions))
+        return drawn.reshape(steps_per_call, *positions.shape).swapaxes(0, 1)
+
+    return lambda step: np.asarray(indices(key, np.int32(step)))
+
+
+def scan_steps(
+    train_step: TrainStep, steps_per_call: int, *, streamed: bool = False
+) -> Callable[..., Any]:
     """`run_steps(state, positions, dataset, key)`: several steps of one device, metrics stacked.
+
+    If `streamed`, the dataset's place takes the images that these steps draw, uint8
+    `[steps_per_call, b, H, W, C]`.
 
     On an accelerator the length of a step is that of its longest chain of small kernels. So what
     does not depend on the state is done for all steps before the first, and a step's metrics leave
@@ -183,9 +229,9 @@ def scan_steps(train_step: TrainStep, steps_per_call: int) -> Callable[..., Any]
             nonlocal structure
             # By the state's own step: a seed that is frozen sees the same batch again.
             now = state.step - first
-            images = dataset[indices[now]].astype(jnp.float32) / 255.0
+            images = dataset[now] if streamed else dataset[indices[now]]
             # Or every kernel that reads the images would scale them again.
-            images = jax.lax.optimization_barrier(images)
+            images = jax.lax.optimization_barrier(images.astype(jnp.float32) / 255.0)
             step_keys = jax.random.wrap_key_data(numbers[now], impl=implementation)
             state, metrics = train_step(state, images, step_keys)
             scalars, structure = jax.tree.flatten(metrics)
@@ -234,19 +280,20 @@ def replicate(tree: Any, mesh: Mesh | None = None) -> Any:
 
     Arguments left unplaced would compile a second time and cost a transfer at every call.
     """
-    return _put(tree, mesh, PartitionSpec())
+    sharding = NamedSharding(local_mesh() if mesh is None else mesh, PartitionSpec())
+    return _put(tree, sharding)
 
 
 def shard(tree: Any, mesh: Mesh | None = None) -> Any:
     """Splits the first axis of every leaf over the devices of a mesh, by default the process's own.
 
-    Over those of several processes each has to give the whole.
+    Over the devices of several processes, each process gives what its own ones take.
     """
-    return _put(tree, mesh, PartitionSpec(AXIS_NAME))
+    sharding = NamedSharding(local_mesh() if mesh is None else mesh, PartitionSpec(AXIS_NAME))
+    return _put(tree, sharding)
 
 
-def _put(tree: Any, mesh: Mesh | None, spec: PartitionSpec) -> Any:
-    sharding = NamedSharding(local_mesh() if mesh is None else mesh, spec)
+def _put(tree: Any, sharding: NamedSharding) -> Any:
     if sharding.is_fully_addressable:
         return jax.device_put(tree, sharding)
 
@@ -255,8 +302,7 @@ def _put(tree: Any, mesh: Mesh | None, spec: PartitionSpec) -> Any:
         if jax.dtypes.issubdtype(getattr(leaf, "dtype", np.float32), jax.dtypes.prng_key):
             wrap = functools.partial(jax.random.wrap_key_data, impl=jax.random.key_impl(leaf))
             return jax.jit(wrap)(put(jax.random.key_data(leaf)))
-        leaf = np.asarray(leaf)
-        return jax.make_array_from_callback(leaf.shape, sharding, lambda index: leaf[index])
+        return jax.make_array_from_process_local_data(sharding, np.asarray(leaf))
 
     return jax.tree.map(put, tree)
 
@@ -264,7 +310,7 @@ def _put(tree: Any, mesh: Mesh | None, spec: PartitionSpec) -> Any:
 class Steps:
     """Several train steps in one compiled call over all devices; see `pmap_steps`."""
 
-    def __init__(self, run_steps: Callable[..., Any]):
+    def __init__(self, run_steps: Callable[..., Any], *, streamed: bool = False):
         def packed(state, positions, dataset, key):
             state, metrics = run_steps(state, positions, dataset, key)
             scalars, self._structure = jax.tree.flatten(metrics)
@@ -273,7 +319,7 @@ class Steps:
         self._mapped = jax.pmap(
             packed,
             axis_name=AXIS_NAME,
-            in_axes=(None, 0, None, None),
+            in_axes=(None, 0, 0 if streamed else None, None),
             out_axes=None,
             donate_argnums=0,
         )
@@ -295,7 +341,9 @@ class Steps:
         return state, jax.tree.unflatten(self._structure, list(jax.device_get(scalars)))
 
 
-def pmap_steps(train_step: TrainStep, steps_per_call: int, *, many_seeds: bool = False) -> Steps:
+def pmap_steps(
+    train_step: TrainStep, steps_per_call: int, *, many_seeds: bool = False, streamed: bool = False
+) -> Steps:
     """Several steps over all devices of all processes with `jax.pmap`, compiled at the first call.
 
     Args:
@@ -304,13 +352,15 @@ def pmap_steps(train_step: TrainStep, steps_per_call: int, *, many_seeds: bool =
       many_seeds: whether state and key have a leading axis, one entry a seed: independent runs in
         one program, each of which draws what it would draw alone. Devices split the batch, never
         the seeds.
+      streamed: whether the dataset's place takes what the steps of a call draw, of one seed, uint8
+        `[devices, steps_per_call, b, H, W, C]`, sharded.
 
     Returns:
       `run(state, positions, dataset, key) -> (state, metrics)` with positions `[devices, b]`
-      sharded and everything else replicated over `global_mesh()`; the state is donated. Metrics are NumPy arrays
-      `[steps_per_call]`, or with many seeds `[K, steps_per_call]`.
+      sharded and everything else replicated over `global_mesh()`; the state is donated. Metrics are
+      NumPy arrays `[steps_per_call]`, or with many seeds `[K, steps_per_call]`.
     """
-    run_steps = scan_steps(train_step, steps_per_call)
+    run_steps = scan_steps(train_step, steps_per_call, streamed=streamed)
     if many_seeds:
         run_steps = jax.vmap(run_steps, in_axes=(0, None, None, 0))
-    return Steps(run_steps)
+    return Steps(run_steps, streamed=streamed)

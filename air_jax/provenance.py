@@ -18,13 +18,14 @@ from air_jax.writer import write_json
 _PACKAGES = (
     *("jax", "jaxlib", "flax", "optax", "distrax", "tfp-nightly", "orbax-checkpoint", "chex"),
     *("ml-collections", "absl-py", "tensorflow-datasets", "mlxtend", "numpy", "scipy", "pillow"),
+    "grain",
 )
 # Config entries that older runs do not have, and what they were then.
 _ADDED = {
     **{"model": "air", "inference.place_span": 1.0},
     **{"inference.patch_size": 0, "inference.patch_features": 32},
     **{"inference.evidence": 0, "inference.variant": "air", "exploration.hold": 0},
-    "data.perturbation": 0.0,
+    **{"data.perturbation": 0.0, "data.resident": True},
 }
 
 
@@ -66,6 +67,21 @@ def check_config(folder: pathlib.Path, config: Mapping[str, Any], allowed: Seque
             f"{folder} was begun with another config; choose another --workdir or the same "
             "config:\n" + "\n".join(differing)
         )
+
+
+def essence(entries: Mapping[str, Any], besides: Sequence[str]) -> str:
+    """A config or description as one string, without some entries that may differ elsewhere."""
+    flat = flatten(entries)
+    return json.dumps({name: flat[name] for name in sorted(flat) if name not in besides})
+
+
+def last_num_devices(folder: pathlib.Path) -> int | None:
+    """How many devices the last start of a run had; None where that is not recorded."""
+    path = folder / "run.json"
+    if not path.exists():
+        return None
+    last = json.loads(path.read_text())[-1]
+    return last.get("num_devices", len(last["devices"]))
 
 
 def check_data(folder: pathlib.Path, description: Mapping[str, Any]) -> None:
@@ -126,6 +142,8 @@ def surroundings() -> dict[str, Any]:
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in _PACKAGES},
         "devices": [device.device_kind for device in jax.local_devices()],
+        "num_devices": jax.device_count(),
+        "num_processes": jax.process_count(),
         "backend": jax.default_backend(),
         "cores": os.cpu_count(),
     }

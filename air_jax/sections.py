@@ -71,7 +71,7 @@ def check(config: Mapping[str, Any]) -> None:
 
     Raises:
       ValueError: if a section, a key or the kind of model is missing or unknown; names it and the
-        valid ones.
+        valid ones. Or if many seeds are to share images that are streamed.
     """
     kind = kinds.of(config)
     sections = {"data": kind.data, "train": Section(Options), **kind.sections}
@@ -80,6 +80,12 @@ def check(config: Mapping[str, Any]) -> None:
         arguments = inspect.signature(section.function).parameters.keys()
         expected = arguments - section.from_elsewhere | section.besides
         _compare(f"config section {name!r}", config[name].keys(), expected)
+    if config["num_seeds"] > 1 and not config["data"].get("resident", True):
+        raise ValueError(
+            f"num_seeds is {config['num_seeds']} and data.resident is False: each seed of a "
+            "program draws other images, and one that is frozen draws its own again. Set "
+            "data.resident to True, or train the seeds one after another."
+        )
 
 
 def _compare(what: str, given: Any, expected: Any) -> None:

@@ -34,6 +34,9 @@ def get_config() -> ConfigDict:
             "invert": False,  # for source "path": dark objects on a light background
             # Where composed scenes are kept; None for the user's cache folder, "" for nowhere.
             "cache_dir": config_dict.placeholder(str),
+            # Whether every device holds all training images. If not, they are read from shards in
+            # cache_dir as they are drawn: the same run, for sets larger than a memory.
+            "resident": True,
             "image_size": 50,
             "counts": (0, 1, 2),
             "digit_scale": (1.0, 1.0),

@@ -145,6 +145,20 @@ def test_inference_measures_random_and_trained_networks(tmp_path):
     assert len(printed.strip().splitlines()) == 2 + len(results)
 
 
+def test_streaming_is_compared_with_images_that_are_resident(tmp_path):
+    written, printed = run("stream", "--out", str(tmp_path / "stream.json"))
+    check_machine(written["machine"])
+    for speed in (written["steps_per_second"][name] for name in ("resident", "streamed")):
+        check_spread(speed)
+    check_spread(written["streamed_over_resident_seconds"])
+    check_spread(written["streamed_over_resident_cpu_seconds"])
+    check_spread(written["read_seconds"])
+    assert written["states_equal"] is True
+    assert written["image_bytes"] == 2_000 * 32 * 32
+    assert 0 < written["shard_bytes"] < written["image_bytes"]
+    assert "states equal: True" in printed
+
+
 def test_a_spread_is_the_median_and_the_quartiles():
     spread = measure.spread([5.0, 1.0, 4.0, 2.0, 3.0])
     assert spread == measure.Spread(3.0, 2.0, 4.0, 5)

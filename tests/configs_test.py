@@ -113,6 +113,13 @@ def test_missing_key_is_an_error(name, section):
             sections.check(config)
 
 
+def test_many_seeds_that_would_share_a_stream_are_refused():
+    config = _load("smoke").to_dict()
+    config["num_seeds"], config["data"]["resident"] = 2, False
+    with pytest.raises(ValueError, match="num_seeds is 2 .*Set data.resident to True, or train"):
+        sections.check(config)
+
+
 def test_assigning_a_field_that_is_not_there_is_an_error():
     config = _load("base")
     with pytest.raises(AttributeError):

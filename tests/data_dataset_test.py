@@ -244,6 +244,46 @@ def test_glyphs_are_read_once_for_a_size_whatever_their_number(omniglot, tmp_pat
     assert len(read) == 3
 
 
+@pytest.mark.parametrize("source", ["digits", "sprites", "path"])
+def test_scenes_that_are_not_resident_are_those_that_are(source, tmp_path):
+    np.save(tmp_path / "own.npy", _own_images(30))
+    own = {"source": "path", "path": str(tmp_path / "own.npy")}
+    options = {"digits": {"noise": 0.1}, "sprites": SPRITES, "path": own}[source]
+    whole = _create(**options)
+    for _ in range(2):
+        apart = _create(**options, cache_dir=str(tmp_path / "cache"), resident=False)
+        shards = apart.train.images
+        assert shards.shape == whole.train.images.shape
+        images = shards.read(np.arange(len(shards)))
+        _assert_equal(apart._replace(train=apart.train._replace(images=images)), whole)
+
+
+@pytest.mark.parametrize("source", ["digits", "sprites"])
+def test_a_large_set_is_composed_in_pieces_resident_or_not(source, tmp_path, monkeypatch):
+    options = SPRITES if source == "sprites" else {}
+    whole = _create(**options)
+    monkeypatch.setattr(dataset, "_PIECE", 25)
+    sizes, compose = [], getattr(dataset, f"compose_{options.get('source', 'scenes')}")
+
+    def record(*arguments, **keywords):
+        sizes.append(keywords["num_scenes"])
+        return compose(*arguments, **keywords)
+
+    monkeypatch.setattr(dataset, compose.__name__, record)
+    resident = _create(**options)
+    assert sizes == [25, 25, 10, 25, 5, 25, 20]
+    pieces = [resident.train.images[start : start + 10] for start in (0, 25, 50)]
+    assert len({piece.tobytes() for piece in pieces}) == 3
+    # Scenes of another key of the cache, and described as other ones.
+    assert resident.description.pop("piece") == 25
+    assert resident.description.keys() == whole.description.keys()
+
+    apart = _create(**options, cache_dir=str(tmp_path), resident=False)
+    images = apart.train.images.read(np.arange(60))
+    assert apart.description.pop("piece") == 25
+    _assert_equal(apart._replace(train=apart.train._replace(images=images)), resident)
+
+
 def test_no_sprites_of_one_split_are_in_another():
     data = _create(**{**SPRITES, "counts": (1,)}, num_validation=60, num_test=60)
     scenes = {split: {image.tobytes() for image in getattr(data, split).images} for split in SPLITS}

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import air_jax
-from air_jax import checkpoint, export, kinds, loop, sections, train, writer
+from air_jax import checkpoint, export, kinds, loop, provenance, sections, train, writer
 from air_jax.interruption import Interrupted
 from air_jax.monitor import Monitor, NonFiniteError
 from configs import smoke
@@ -122,6 +122,34 @@ def test_an_interrupted_run_resumes_bit_for_bit(finished, tmp_path, monkeypatch)
     seconds = [entry["seconds"] for entry in writer.read_scalars(tmp_path, "train")]
     assert seconds == sorted(seconds)
     assert results["seconds"] > seconds[-1]
+
+
+def test_a_run_that_goes_on_streamed_is_the_resident_one_bit_for_bit(
+    finished, tmp_path, monkeypatch
+):
+    workdir, expected, resident = finished
+    shutil.copytree(workdir, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "00000040")
+    streamed = {}
+    monkeypatch.setattr(loop.checkpoint, "save", recording(streamed))
+    config = tiny_config(estimator="nvil", data__resident=False)
+    (results,) = loop.run(config, str(tmp_path / "run"))
+    assert streamed.keys() == {40}
+    chex.assert_trees_all_equal(streamed[40], resident[40])
+    assert results | {"seconds": None} == expected | {"seconds": None}
+    assert without_time(writer.read_scalars(tmp_path / "run")) == without_time(
+        writer.read_scalars(workdir)
+    )
+
+
+def test_a_run_from_before_there_was_streaming_was_resident(finished, tmp_path):
+    saved = json.loads((finished[0] / "config.json").read_text())
+    del saved["data"]["resident"]
+    (tmp_path / "config.json").write_text(json.dumps(saved))
+    provenance.check_config(tmp_path, tiny_config(estimator="nvil"), ())
+    streamed = tiny_config(estimator="nvil", data__resident=False)
+    with pytest.raises(ValueError, match="data.resident: True there, False given"):
+        provenance.check_config(tmp_path, streamed, ())
 
 
 def test_a_finished_run_evaluates_again_without_training(finished, monkeypatch):

@@ -95,6 +95,16 @@ def test_four_devices_equal_one_and_shard_map(estimator, variant, dataset):
     )
 
 
+def test_streamed_steps_equal_resident_ones_bit_for_bit(dataset):
+    step, state = training("nvil", axis_name=None)  # over four devices: loop_test
+    key, (positions,) = jax.random.key(1), parallel.batch_positions(BATCH, 1)
+    (indices,) = parallel.draw_on_host(len(dataset), key, positions[None], STEPS)(0)
+    run = jax.jit(parallel.scan_steps(step, STEPS, streamed=True))
+    chex.assert_trees_all_equal(
+        run(state, positions, dataset[indices], key), run_one_device(step, state, dataset)
+    )
+
+
 def test_the_train_step_is_traced_once_however_often_it_is_called(dataset):
     step, state = training("enumerate")
     chex.clear_trace_counter()
@@ -163,6 +173,16 @@ def test_an_example_depends_on_step_and_position_alone():
     np.testing.assert_array_equal(part_keys, keys[[4, 1]])
     _, next_keys = drawn(6, np.arange(6))
     assert len({tuple(key) for key in [*keys, *next_keys]}) == 12
+
+
+def test_the_host_draws_what_the_steps_draw():
+    key, positions = jax.random.key(4), parallel.batch_positions(6, 2)
+    indices = parallel.draw_on_host(20, key, positions, 3)(5)
+    assert indices.shape == (2, 3, 3)
+    for device, places in enumerate(positions):
+        for step in range(3):
+            drawn, _ = parallel.draw_examples(20, key, jnp.asarray(5 + step), jnp.asarray(places))
+            np.testing.assert_array_equal(indices[device, step], drawn)
 
 
 def test_images_are_drawn_evenly():

@@ -3,24 +3,22 @@
 import functools
 import hashlib
 import json
-import os
-import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 from absl import logging
 
+from air_jax.data import cache
 from air_jax.data.digits import load_digits, locate_digits
 from air_jax.data.images import prepare_images, read_images
 from air_jax.data.omniglot import load_omniglot, locate_omniglot
 from air_jax.data.scenes import Scenes, compose_scenes
 from air_jax.data.sprites import compose_sprites
-from air_jax.files import replacing, user_cache
 
 _SPLITS = ("train", "validation", "test")
-# Part of the cache's key: to be raised whenever the same options would give other scenes.
-_CACHE_VERSION = 2
+# Scenes composed at a time: of a larger set, no more need be in memory.
+_PIECE = 2**16
 _MIN_PATH_IMAGES = 3
 _MAX_LISTED = 10  # unusable images named in a warning
 
@@ -52,6 +50,7 @@ def create_dataset(
     path: str | None,
     invert: bool,
     cache_dir: str | None,
+    resident: bool = True,
     image_size: int,
     counts: Sequence[int],
     digit_scale: tuple[float, float],
@@ -80,6 +79,9 @@ def create_dataset(
         cache_dir: where composed scenes are kept on disk (190 MB for 75,000 scenes of 50x50, three
             times that in colour); if None, `$XDG_CACHE_HOME/air_jax` or `~/.cache/air_jax`; if
             empty, nowhere.
+        resident: whether the training images are in memory. If not, they are in shards in
+            `cache_dir`, and `images` of the training set is `stream.Shards`; composed scenes are
+            never all in memory then.
         image_size: side of the images, pixels; the user's are resized to it.
         counts: the possible numbers of objects in a composed image, in equal shares; empty for
             Omniglot.
@@ -94,10 +96,12 @@ def create_dataset(
     Returns:
         The three sets and their description.
     Raises:
+        ImportError: if `resident` is off and grain is not installed.
         FileNotFoundError: if `source` is "tfds" and MNIST is not prepared, "omniglot" and Omniglot
             is not, or nothing is at `path`.
         ValueError: if an option is out of range, options contradict each other, fewer than three
-            of the user's images can be read, or one of them has a light background.
+            of the user's images can be read, one of them has a light background, or shards are
+            damaged.
     """
     sizes = {"train": num_train, "validation": num_validation, "test": num_test}
     for split, size in sizes.items():
@@ -119,7 +123,8 @@ def create_dataset(
                 "source is 'path' but no path is given: set path to a PNG, JPEG, folder, .npz or "
                 ".npy"
             )
-        return _read_own(path, invert=invert, image_size=image_size, sizes=sizes, seed=seed)
+        own = _read_own(path, invert=invert, image_size=image_size, sizes=sizes, seed=seed)
+        return own if resident else _apart(own, cache_dir)
     if path or invert:
         raise ValueError(
             f"path ({path!r}) and invert ({invert}) are for the user's own images, but source is "
@@ -134,9 +139,12 @@ def create_dataset(
                 "but source is 'omniglot', whose images are single glyphs as they were drawn: set "
                 "counts to (), digit_scale to (1, 1) and noise to 0, as configs/omniglot.py does"
             )
-        return _read_omniglot(cache_dir, tfds_dir, image_size=image_size, sizes=sizes, seed=seed)
+        glyphs = _read_omniglot(cache_dir, tfds_dir, image_size=image_size, sizes=sizes, seed=seed)
+        return glyphs if resident else _apart(glyphs, cache_dir)
     shared: dict[str, Any] = {"image_size": image_size, "counts": counts, "noise": noise}
     options = _plain({**shared, "num_images": sizes, "seed": seed})
+    if max(sizes.values()) > _PIECE:
+        options["piece"] = _PIECE  # on which the scenes of larger sets depend
     if source == "sprites":
         if tuple(digit_scale) != (1, 1):
             raise ValueError(
@@ -148,15 +156,19 @@ def create_dataset(
             compose_sprites, sprite_size=(sprite_size[0], sprite_size[1]), **shared
         )
         key = {**options, "source": source}
-        arrays = _cached(cache_dir, key, lambda: _compose_splits([compose] * 3, sizes, seed))
+        arrays = cache.cached(
+            *(cache_dir, key, lambda write: _compose_splits([compose] * 3, sizes, seed, write)),
+            resident=resident,
+        )
         # There is no file that it could be of.
-        description = {"source": source, **options, "digest": _digest(arrays).hex()[:16]}
+        digest = cache.digest(arrays) if resident else arrays["content"].tobytes()
+        description = {"source": source, **options, "digest": digest.hex()[:16]}
         return Dataset(**_to_scenes(arrays), description=description)
 
     options["digit_scale"] = [float(scale) for scale in digit_scale]
     files = locate_digits(source=source, tfds_dir=tfds_dir)
 
-    def compose_digits() -> dict[str, np.ndarray]:
+    def compose_digits(write: cache.Write | None) -> dict[str, np.ndarray]:
         digits = load_digits(source=files.source, tfds_dir=tfds_dir)
         members = [getattr(digits, split) for split in _SPLITS]
         composers = [
@@ -164,9 +176,10 @@ def create_dataset(
             for those in members
         ]
         num_digits = np.array([len(those.labels) for those in members])
-        return {**_compose_splits(composers, sizes, seed), "num_digits": num_digits}
+        return {**_compose_splits(composers, sizes, seed, write), "num_digits": num_digits}
 
-    arrays = _cached(cache_dir, {**options, "digits": files.digest}, compose_digits)
+    key = {**options, "digits": files.digest}
+    arrays = cache.cached(cache_dir, key, compose_digits, resident=resident)
     description = {
         "source": files.source,
         "folder": files.folder,
@@ -183,15 +196,45 @@ def _plain(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def _compose_splits(
-    composers: Sequence[Callable[..., Scenes]], sizes: dict[str, int], seed: int
+    composers: Sequence[Callable[..., Scenes]],
+    sizes: dict[str, int],
+    seed: int,
+    write: cache.Write | None,
 ) -> dict[str, np.ndarray]:
-    """Composes the scenes of the three sets; returns flat arrays, as they are cached."""
+    """Composes the scenes of the three sets; returns flat arrays, as they are cached.
+
+    The training images are left out if there is `write`, which then gets them piece by piece.
+    """
     arrays: dict[str, np.ndarray] = {}
     seeds = np.random.SeedSequence(seed).spawn(len(_SPLITS))
     for split, compose, split_seed in zip(_SPLITS, composers, seeds, strict=True):
-        scenes = compose(num_scenes=sizes[split], seed=split_seed)
-        arrays |= {f"{split}_{field}": array for field, array in scenes._asdict().items()}
+        fields: dict[str, list[np.ndarray]] = {}
+        for scenes in _compose_pieces(compose, sizes[split], split_seed):
+            for field, array in scenes._asdict().items():
+                if split == "train" and field == "images" and write is not None:
+                    write(array)
+                else:
+                    fields.setdefault(f"{split}_{field}", []).append(array)
+        for name, pieces in fields.items():
+            arrays[name] = np.concatenate(pieces) if len(pieces) > 1 else pieces[0]
     return arrays
+
+
+def _compose_pieces(
+    compose: Callable[..., Scenes], num_scenes: int, seed: np.random.SeedSequence
+) -> Iterator[Scenes]:
+    """Composes a set in pieces; one that is not larger than a piece by the seed itself."""
+    starts = range(0, num_scenes, _PIECE)
+    seeds = seed.spawn(len(starts)) if len(starts) > 1 else [seed]
+    for start, piece_seed in zip(starts, seeds, strict=True):
+        yield compose(num_scenes=min(_PIECE, num_scenes - start), seed=piece_seed)
+
+
+def _apart(dataset: Dataset[Scenes], cache_dir: str | None) -> Dataset[Scenes]:
+    """The dataset with its training images in shards."""
+    key = {name: value for name, value in dataset.description.items() if name != "folder"}
+    images: Any = cache.apart(cache_dir, key, dataset.train.images)
+    return dataset._replace(train=dataset.train._replace(images=images))
 
 
 def _to_scenes(arrays: dict[str, np.ndarray]) -> dict[str, Scenes]:
@@ -281,7 +324,7 @@ def _read_omniglot(
     """Reads Omniglot's glyphs, shuffled, at most `sizes` in each set."""
     files = locate_omniglot(tfds_dir=tfds_dir)
 
-    def read() -> dict[str, np.ndarray]:
+    def read(write: cache.Write | None) -> dict[str, np.ndarray]:
         arrays: dict[str, np.ndarray] = {}
         for split, glyphs in (
             load_omniglot(tfds_dir=tfds_dir, image_size=image_size)._asdict().items()
@@ -289,7 +332,8 @@ def _read_omniglot(
             arrays |= {f"{split}_{field}": array for field, array in glyphs._asdict().items()}
         return arrays
 
-    arrays = _cached(cache_dir, {"omniglot": files.digest, "image_size": int(image_size)}, read)
+    key = {"omniglot": files.digest, "image_size": int(image_size)}
+    arrays = cache.cached(cache_dir, key, read, resident=True)
     scenes, alphabets, num_characters = {}, {}, {}
     seeds = np.random.SeedSequence(seed).spawn(len(_SPLITS))
     for split, split_seed in zip(_SPLITS, seeds, strict=True):
@@ -309,65 +353,3 @@ def _read_omniglot(
         "digest": files.digest[:16],
     }
     return Dataset(**scenes, description=description)
-
-
-def _cached(
-    cache_dir: str | None, key: dict[str, Any], compose: Callable[[], dict[str, np.ndarray]]
-) -> dict[str, np.ndarray]:
-    """Returns the arrays made from `key`, from the cache where it has them."""
-    cache = _cache_file(cache_dir, {**key, "version": _CACHE_VERSION})
-    arrays = None if cache is None else _load_cache(cache)
-    if arrays is None:
-        arrays = compose()
-        if cache is not None:
-            _save_cache(cache, arrays)
-    return arrays
-
-
-def _cache_file(cache_dir: str | None, key: dict[str, Any]) -> pathlib.Path | None:
-    """Returns the file that caches the scenes made from `key`; None for no cache."""
-    if cache_dir == "":
-        return None
-    folder = user_cache() if cache_dir is None else pathlib.Path(os.path.expanduser(cache_dir))
-    if folder is None:
-        logging.warning("There is no home folder: composed scenes are not cached.")
-        return None
-    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
-    return folder / f"scenes-{digest[:32]}.npz"
-
-
-def _load_cache(path: pathlib.Path) -> dict[str, np.ndarray] | None:
-    """Returns the arrays of an intact cache file, else None, with a warning if it is damaged."""
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-        if arrays.pop("digest").tobytes() == _digest(arrays):
-            return arrays
-        reason = "its contents do not match their digest"
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    # Damage to a zip file raises almost anything; whatever it is, the scenes can be rebuilt.
-    except Exception as error:
-        reason = f"{type(error).__name__}: {error}"
-    logging.warning("The cached scenes in %s are damaged (%s): rebuilding them.", path, reason)
-    return None
-
-
-def _save_cache(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:
-    """Writes the cache file; one that cannot be written is a warning."""
-    contents: Any = {**arrays, "digest": np.frombuffer(_digest(arrays), np.uint8)}
-    try:
-        with replacing(path) as file:
-            np.savez(file, **contents)
-    except OSError as error:
-        logging.warning("The scenes could not be cached in %s: %s", path.parent, error)
-
-
-def _digest(arrays: dict[str, np.ndarray]) -> bytes:
-    """Returns the SHA-256 of names, types, shapes and contents."""
-    digest = hashlib.sha256()
-    for name in sorted(arrays):
-        array = np.ascontiguousarray(arrays[name])
-        digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
-        digest.update(array.reshape(-1).data)
-    return digest.digest()

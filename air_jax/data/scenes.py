@@ -19,7 +19,8 @@ class Scenes(NamedTuple):
     """A set of images and what is in them; only `images` may reach training.
 
     Attributes:
-        images: light objects on black, uint8 `[M, H, W, C]`; C = 1 for digits.
+        images: light objects on black, uint8 `[M, H, W, C]`; C = 1 for digits. Of a training set
+            that is not resident, `stream.Shards` of that shape.
         counts: number of objects, int32 `[M]`; -1 where unknown.
         boxes: (x_min, y_min, x_max, y_max) in pixels, edges (pixel k spans [k, k + 1]), float32
             `[M, K, 4]` with K the largest count; zeros for absent objects. A digit's box is the

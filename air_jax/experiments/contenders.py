@@ -98,7 +98,7 @@ def of_models(models: Mapping[str, Any], scenes: Mapping[str, Scenes], plan: Pla
 
 def autoencoders(config: Mapping[str, Any], scenes: Mapping[str, Scenes], plan: Plan) -> Contender:
     """Trains autoencoders of all lengths of code, for each seed, on what AIR was trained on."""
-    images = create_dataset(**config["data"]).train.images
+    images = create_dataset(**{**config["data"], "resident": True}).train.images
     test = scenes["test"].images
     seeds = []
     errors: dict[int, list[float]] = {size: [] for size in plan.code_sizes}

@@ -165,7 +165,7 @@ def run(config: Mapping[str, Any], workdir: str, plan: Plan) -> dict[str, Any]:
     sections.check(config)
     kinds.require(config, "air")
     plan.check(config)
-    dataset = create_dataset(**config["data"])
+    dataset = create_dataset(**{**config["data"], "resident": True})
     key_init, key_run, key_draws = jax.random.split(jax.random.key(config["seed"]), 3)
     batch = _choose_batch(dataset.train, plan.images_per_count)
     snapshots = _train(config, dataset.train.images, (plan.early, plan.late), key_init, key_run)
