@@ -62,15 +62,18 @@ def connect() -> None:
     Raises:
       ValueError: if only some of the variables are set, or one that must be a number is none.
     """
+    # JAX would keep SIGTERM to itself, also before training, which has a handler of its own.
+    jax.config.update("jax_enable_preemption_service", False)
     names = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
     address, num_processes, process_id = (os.environ.get(name) for name in names)
     if num_processes is None and process_id is None:
         jax.distributed.initialize()
         return
-    if not (address and (num_processes or "").isdigit() and (process_id or "").isdigit()):
+    numbers = [number for number in (num_processes, process_id) if number and number.isdigit()]
+    if not address or len(numbers) < 2:
         given = ", ".join(f"{name} is {os.environ.get(name)!r}" for name in names)
         raise ValueError(f"{given}; it takes HOST:PORT, the number of processes and one's own.")
-    jax.distributed.initialize(address, int(num_processes), int(process_id))
+    jax.distributed.initialize(address, int(numbers[0]), int(numbers[1]))
 
 
 def is_first() -> bool:
