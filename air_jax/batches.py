@@ -86,7 +86,8 @@ class Resident:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        pass
+        """Frees the devices' memory."""
+        del self._arguments
 
 
 class Streamed:

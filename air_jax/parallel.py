@@ -214,7 +214,7 @@ def scan_steps(
     """`run_steps(state, positions, dataset, key)`: several steps of one device, metrics stacked.
 
     If `streamed`, the dataset's place takes the images that these steps draw, uint8
-    `[steps_per_call, b, H, W, C]`.
+    `[steps_per_call, b, H, W, C]`; the noise of an example is the same either way.
 
     On an accelerator the length of a step is that of its longest chain of small kernels. So what
     does not depend on the state is done for all steps before the first, and a step's metrics leave

@@ -56,7 +56,7 @@ def two_digit_scenes(
     sizes = {"num_train": num_train, "num_validation": num_validation, "num_test": num_test}
     # Another seed, or the same digits in the same order would be drawn as for the run's scenes.
     other = {"counts": [2], "seed": data["seed"] + 1}
-    dataset = create_dataset(**{**data, **sizes, **other})
+    dataset = create_dataset(**{**data, **sizes, **other, "resident": True})
     return {"train": dataset.train, "validation": dataset.validation, "test": dataset.test}
 
 

@@ -14,6 +14,7 @@ import importlib.util
 import json
 import os
 import pathlib
+import secrets
 import shutil
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol, TypeVar
@@ -107,9 +108,8 @@ def writing(folder: str | os.PathLike[str]) -> Iterator[Callable[[np.ndarray], N
         ValueError: if the pieces are not images of one size, or there is no image.
     """
     folder = pathlib.Path(folder)
-    # The number of the process keeps two writers apart.
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
+    # At random, as processes of several machines may share the folder above.
+    temporary = folder.with_name(f".{folder.name}.{secrets.token_hex(8)}.tmp")
     temporary.mkdir(parents=True)
     writer = _Writer(temporary)
     try:

@@ -112,7 +112,9 @@ def scenes_with(config: Mapping[str, Any], counts: Sequence[int], num_images: in
       num_images: how many.
     """
     sizes = {"num_train": 1, "num_validation": 1, "num_test": num_images}
-    return create_dataset(**{**config["data"], **sizes, "counts": list(counts)}).test
+    return create_dataset(
+        **{**config["data"], **sizes, "counts": list(counts), "resident": True}
+    ).test
 
 
 def measure(model: TrainedModel, scenes: Scenes) -> dict[str, Any]:
