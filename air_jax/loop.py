@@ -108,6 +108,10 @@ def run(config: Mapping[str, Any], workdir: str) -> list[dict[str, Any]]:
     clock = time.monotonic()
     sections.check(config)
     folder, options = pathlib.Path(workdir), Options(**config["train"])
+    if folder.exists() and not folder.is_dir():
+        raise NotADirectoryError(
+            f"--workdir {folder} is a file: give a folder, which need not exist"
+        )
     first_step = checkpoint.latest_step(folder / "checkpoints") or 0
     options.check(first_step)
     parallel.batch_positions(options.batch_size, jax.local_device_count())
@@ -117,6 +121,13 @@ def run(config: Mapping[str, Any], workdir: str) -> list[dict[str, Any]]:
         logging.warning("%s", warning)
     dataset = kinds.create_dataset(config)
     logging.info("data: %s", provenance.describe(dataset.description))
+    if options.batch_size > len(dataset.train.images):
+        logging.warning(
+            "train.batch_size is %d and there are %d training images: batches are drawn with "
+            "replacement, so that each holds some images more than once.",
+            options.batch_size,
+            len(dataset.train.images),
+        )
     if first_step:
         provenance.check_data(folder, dataset.description)
 
