@@ -273,7 +273,7 @@ def load(directory: str | Path) -> TrainedModel:
     params, config = export.load_model(directory)
     try:
         return create_model(config, params)
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(
             f"the config of the model in {directory} is not one that this air_jax knows "
             f"({type(error).__name__}: {error}). Use the air_jax that wrote it"

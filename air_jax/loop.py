@@ -245,7 +245,8 @@ def _evaluate(
 def _seconds_until(folder: pathlib.Path, step: int) -> float:
     """Wall time that earlier starts spent up to a step."""
     entries = writer.read_scalars(folder, "train")
-    return max((entry["seconds"] for entry in entries if entry["step"] <= step), default=0.0)
+    times = [entry.get("seconds") for entry in entries if entry["step"] <= step]
+    return max((time for time in times if isinstance(time, int | float)), default=0.0)
 
 
 def _train(

@@ -136,10 +136,13 @@ def _build(config: Mapping[str, Any], kind: Kind) -> None:
     size = {"image_size": image[0], "channels": image[-1]}
     training = kinds.create_training(config, **size)
     state = jax.eval_shape(training.init, jax.random.key(0))
-    num_bytes = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
+    leaves = jax.tree_util.tree_leaves_with_path(state)
+    num_bytes = sum(leaf.size * leaf.dtype.itemsize for _, leaf in leaves)
+    path, largest = max(leaves, key=lambda entry: entry[1].size)
+    name = jax.tree_util.keystr(path, simple=True, separator="/")
     _check_memory(
         "the sizes of the model and num_seeds",
-        "parameters and moments",
+        f"parameters and moments, the largest of them {name} {list(largest.shape)},",
         num_bytes * config["num_seeds"],
     )
 
