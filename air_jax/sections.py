@@ -22,6 +22,7 @@ _SCALARS = {"model": str, "seed": int, "num_seeds": int}
 # What JAX computes with: 32 bits.
 _GREATEST_INT = 2**31 - 1
 _GREATEST_FLOAT = 3.4e38
+_GREATEST_WHOLE = 2**24  # up to here single precision has every whole number
 _MAX_SHOWN = 200  # characters of a value in a message
 
 
@@ -175,8 +176,9 @@ def _fits(value: Any, annotation: Any) -> bool:
     if annotation in (int, float):
         is_whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
         if annotation is int or is_whole:
-            # One that stands for a number of single precision is one that it has.
-            return is_whole and abs(value) <= (_GREATEST_INT if annotation is int else 2**24)
+            return is_whole and abs(value) <= (
+                _GREATEST_INT if annotation is int else _GREATEST_WHOLE
+            )
         return isinstance(value, float) and abs(value) <= _GREATEST_FLOAT  # NaN is not
     # No path has a null character, and no name.
     return isinstance(value, annotation) and not (annotation is str and "\0" in value)
@@ -193,7 +195,7 @@ def _described(annotation: Any) -> str:
         return f"a list of numbers, each {_described(arguments[0])}"
     words = {
         int: f"a whole number of at most {_GREATEST_INT:,}",
-        float: "a finite number",
+        float: f"a finite number (a whole one of at most {_GREATEST_WHOLE:,})",
         str: "text without null characters",
         bool: "True or False",
         types.NoneType: "None",
