@@ -219,7 +219,7 @@ def _folder(directory: str | Path, step: int) -> Path:
 
 
 def _complete_steps(directory: Path) -> list[int]:
-    names = [path.parent.name for path in directory.glob(f"*/{_MANIFEST}")]
+    names = [path.parent.name for path in directory.glob(f"*/{_MANIFEST}") if path.is_file()]
     steps = [int(name) for name in names if re.fullmatch("[0-9]+", name)]
     return sorted(step for step in steps if f"{step:08d}" in names)
 

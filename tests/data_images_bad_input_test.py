@@ -105,7 +105,7 @@ def test_a_damaged_file_is_an_image_or_an_error_that_names_it(tmp_path, data, su
         assert found.images or found.errors
         for image in found.images:
             assert_usable(image)
-    assert set(contents(tmp_path)) == {path.name}
+    assert contents(tmp_path).keys() <= {"a.png", "a.jpg", "a.npy", "a.npz"}
 
 
 # Numbers in their usual ranges, just outside, and what is no number.
