@@ -48,7 +48,7 @@ def whole(least, most=1_000):
 
 
 def multiple(of, least):
-    return lambda value: type(value) is int and value % of == 0 and least <= value
+    return lambda value: type(value) is int and value % of == 0 and least <= value <= HUGE
 
 
 def real(least, most=FLOAT, *, above=False):
