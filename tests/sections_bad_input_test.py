@@ -194,7 +194,7 @@ def assert_is_refused(config, field, folder, caplog, monkeypatch):
     before = contents(folder)
     caplog.clear()
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "_train", lambda *arguments: pytest.fail("it would be trained"))
+        patch.setattr(loop, "create_seeds", lambda *arguments: pytest.fail("it would be trained"))
         with pytest.raises(SystemExit) as stop:
             program.finish(lambda: loop.run(config, str(folder / "workdir")))
     assert stop.value.code == 1
