@@ -128,8 +128,7 @@ def restore(directory: str | Path, template: Any, step: int | None = None) -> An
     step = steps[-1] if step is None else step
     folder = _folder(directory, step)
     _verify(folder, step)
-    with _checkpointer() as checkpointer:
-        stored = checkpointer.restore(folder / "state")
+    stored = _read_state(folder)
     names, expected, treedef = _flatten(template)
     leaves = []
     for name, leaf in zip(names, expected, strict=True):
@@ -176,6 +175,24 @@ def _write_state(path: Path, arrays: dict[str, np.ndarray]) -> None:
         checkpointer.save(path, args=ocp.args.PyTreeSave(item))
 
 
+def _read_state(folder: Path) -> dict[str, Any]:
+    """What orbax makes of files that are those that were written, leaf name -> array."""
+    try:
+        with _checkpointer() as checkpointer:
+            stored = checkpointer.restore(folder / "state")
+    # The bytes are right. An orbax that cannot read them may raise anything.
+    except Exception as error:
+        raise CheckpointError(
+            f"{folder} is undamaged, but this orbax cannot read it ({type(error).__name__}). "
+            "Resume with the packages that wrote it, which run.json names"
+        ) from error
+    if not isinstance(stored, dict) or not all(
+        isinstance(leaf, np.ndarray) for leaf in stored.values()
+    ):
+        raise _mismatch(folder, "it does not hold arrays by their names")
+    return stored
+
+
 def _flatten(tree: Any) -> tuple[list[str], list[Any], Any]:
     paths_and_leaves, treedef = jax.tree.flatten_with_path(tree)
     names = [jax.tree_util.keystr(p, simple=True, separator="/") for p, _ in paths_and_leaves]
@@ -202,7 +219,7 @@ def _folder(directory: str | Path, step: int) -> Path:
 
 
 def _complete_steps(directory: Path) -> list[int]:
-    names = [path.parent.name for path in directory.glob(f"*/{_MANIFEST}")]
+    names = [path.parent.name for path in directory.glob(f"*/{_MANIFEST}") if path.is_file()]
     steps = [int(name) for name in names if re.fullmatch("[0-9]+", name)]
     return sorted(step for step in steps if f"{step:08d}" in names)
 

@@ -219,9 +219,11 @@ def create_prior(
     """
     if name not in PRIORS:
         raise ValueError(f"prior is {name!r}; valid names are {', '.join(PRIORS)}.")
-    for rho in (start, end):
+    for place, rho in (("start", start), ("end", end)):
         if not 0.0 < rho < 1.0:
-            raise ValueError(f"rho is {rho}; P(one more object) lies strictly between 0 and 1.")
+            raise ValueError(
+                f"prior.{place} is {rho}; P(one more object) lies strictly between 0 and 1."
+            )
     if steps < 0:
         raise ValueError(f"prior.steps is {steps}; it must be at least 0, for no schedule.")
     first, last = (math.log(rho) - math.log1p(-rho) for rho in (start, end))

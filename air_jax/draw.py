@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from air_jax import objectives, parallel, train, trained
-from air_jax.models.draw import DRAW, Attention, Drawing, sample_noise
+from air_jax.models.draw import DRAW, Attention, Drawing, create_draw, sample_noise
 from air_jax.objectives import LossOutput
 from air_jax.train import TrainState
 
@@ -59,8 +59,9 @@ def create_draw_training(
 
     Raises:
       TypeError: if a section has an unknown key or lacks one.
+      ValueError: if a value is out of range.
     """
-    network = DRAW(image_size=image_size, channels=channels, **draw)
+    network = create_draw(draw, image_size=image_size, channels=channels)
     transform = train.create_optimizer(**optimizer, num_steps=num_train_steps)
 
     def loss(params, statistics, step, images, keys):
@@ -219,4 +220,4 @@ def create_model(config: Mapping[str, Any], params: Any) -> DrawModel:
       config: with the sections `draw` and `image`.
       params: of the network.
     """
-    return DrawModel(DRAW(**config["draw"], **config["image"]), params, dict(config))
+    return DrawModel(create_draw(config["draw"], **config["image"]), params, dict(config))

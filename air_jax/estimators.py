@@ -22,6 +22,7 @@ from air_jax.models.trace import Trace
 from air_jax.objectives import LossOutput
 
 NAMES = ("nvil", "enumerate", "reinforce", "vimco")
+_MAX_SAMPLES = 1_000  # passes that are computed side by side
 
 
 def reinforce(
@@ -363,8 +364,8 @@ def check(estimator: str, num_samples: int, centring: str) -> None:
         raise ValueError(f"estimator is {estimator!r}; valid names are {', '.join(NAMES)}.")
     if centring not in CENTRINGS:
         raise ValueError(f"centring is {centring!r}; valid names are {', '.join(CENTRINGS)}.")
-    if num_samples < 1:
-        raise ValueError(f"num_samples is {num_samples}; it must be at least 1.")
+    if not 1 <= num_samples <= _MAX_SAMPLES:
+        raise ValueError(f"num_samples is {num_samples}; it must be from 1 to {_MAX_SAMPLES}.")
     if estimator == "enumerate" and num_samples > 1:
         raise ValueError(
             f"num_samples is {num_samples}; estimator 'enumerate' takes 1: the exact expectation "

@@ -54,6 +54,23 @@ def evaluate(
     return results
 
 
+def check(*, iwae_images: int, iwae_samples: int) -> None:
+    """Refuses options of `evaluate`, of any kind of model, before there is one to evaluate.
+
+    Args:
+      iwae_images: as in `evaluate`.
+      iwae_samples: likewise.
+
+    Raises:
+      ValueError: if one is out of range.
+    """
+    if iwae_images < 0 or iwae_samples < 1:
+        raise ValueError(
+            f"evaluation.iwae_images is {iwae_images} and evaluation.iwae_samples {iwae_samples}; "
+            "there must be a sample, and 0 images or more (0 for no IWAE bound)."
+        )
+
+
 def measure(found: Inference, scenes: Scenes) -> dict[str, Any]:
     """What `evaluate` returns but for the IWAE bound.
 

@@ -15,7 +15,7 @@ import numpy as np
 from air_jax import distributions, estimators, objectives, parallel, train, trained
 from air_jax.distributions import UnaryCode
 from air_jax.models.air3d import AIR3D, create_air3d, prior_over_counts
-from air_jax.models.modules import Baseline
+from air_jax.models.modules import create_baseline
 from air_jax.models.trace import Trace
 from air_jax.objectives import LossOutput
 from air_jax.train import TrainState
@@ -87,9 +87,7 @@ def create_training(
       ValueError: if a name is unknown, or the estimator does not fit the network.
     """
     air = create_air3d(scene=scene, inference=inference, image_size=image_size, channels=channels)
-    baseline = dict(baseline)
-    decay = baseline.pop("decay")
-    baseline_network = Baseline(**baseline)
+    baseline_network, decay = create_baseline(**baseline)
     counts_prior = distributions.create_prior(**prior, num_steps=air.num_steps)
 
     def presence_prior(step):

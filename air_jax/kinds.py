@@ -18,7 +18,7 @@ from air_jax.distributions import create_prior
 from air_jax.models.air import AIR
 from air_jax.models.air3d import AIR3D
 from air_jax.models.draw import DRAW
-from air_jax.models.modules import Baseline
+from air_jax.models.modules import create_baseline
 from air_jax.models.scene2d import Scene2D
 from air_jax.models.scene3d import Scene3D
 from air_jax.train import Training, create_air_training, create_optimizer
@@ -36,12 +36,10 @@ class Section(NamedTuple):
     Attributes:
       function: takes the section as keyword arguments.
       from_elsewhere: its arguments that are not in the section.
-      besides: keys of the section that are not its arguments.
     """
 
     function: Callable[..., Any]
     from_elsewhere: frozenset[str] = frozenset()
-    besides: frozenset[str] = frozenset()
 
 
 class Kind(NamedTuple):
@@ -49,6 +47,8 @@ class Kind(NamedTuple):
 
     Attributes:
       data: what the section `data` becomes, from which a `Dataset` comes.
+      images_shape: from the section `data` to the shape of all images that it asks for,
+        `(n, H, W, C)`; n is 0 where that depends on files.
       scalars: entries of a config that only this kind reads.
       sections: likewise; `evaluation` holds the options of `evaluate`.
       create_training: from these scalars and sections, `num_train_steps`, `image_size`, `channels`
@@ -60,6 +60,7 @@ class Kind(NamedTuple):
     """
 
     data: Section
+    images_shape: Callable[[Config], tuple[int, int, int, int]]
     scalars: frozenset[str]
     sections: Mapping[str, Section]
     create_training: Callable[..., Training]
@@ -84,6 +85,22 @@ def _air_warnings(config: Config) -> list[str]:
             "steps (inference.num_steps)."
         )
     return warnings
+
+
+def _images_shape(data: Config) -> tuple[int, int, int, int]:
+    """Of `dataset.create_dataset`."""
+    channels = 3 if data["source"] == "sprites" else 1
+    number = 0 if data["source"] in ("path", "omniglot") else _num_images(data)
+    return number, data["image_size"], data["image_size"], channels
+
+
+def _images_shape_3d(data: Config) -> tuple[int, int, int, int]:
+    """Of `tabletop.create_tabletop`."""
+    return _num_images(data), data["image_size"], data["image_size"], 3
+
+
+def _num_images(data: Config) -> int:
+    return data["num_train"] + data["num_validation"] + data["num_test"]
 
 
 def _air3d_warnings(config: Config) -> list[str]:
@@ -117,11 +134,12 @@ _EVALUATION = Section(evaluate.evaluate, frozenset({"model", "scenes", "key"}))
 KINDS = {
     "air": Kind(
         data=Section(dataset.create_dataset),
+        images_shape=_images_shape,
         scalars=frozenset({"estimator", "num_samples", "centring"}),
         sections={
             "scene": Section(Scene2D, _IMAGE | _MODULE),
             "inference": Section(AIR, _MODULE | {"scene"}),
-            "baseline": Section(Baseline, _MODULE, frozenset({"decay"})),
+            "baseline": Section(create_baseline),
             "prior": Section(create_prior, frozenset({"num_steps"})),
             "optimizer": Section(create_optimizer, frozenset({"num_steps"})),
             "evaluation": _EVALUATION,
@@ -134,6 +152,7 @@ KINDS = {
     ),
     "draw": Kind(
         data=Section(dataset.create_dataset),
+        images_shape=_images_shape,
         scalars=frozenset(),
         sections={
             "draw": Section(DRAW, _IMAGE | _MODULE),
@@ -150,11 +169,12 @@ KINDS = {
     ),
     "air3d": Kind(
         data=Section(create_tabletop),
+        images_shape=_images_shape_3d,
         scalars=frozenset({"estimator", "num_samples", "centring"}),
         sections={
             "scene": Section(Scene3D, _IMAGE | _MODULE),
             "inference": Section(AIR3D, _MODULE | {"scene"}),
-            "baseline": Section(Baseline, _MODULE, frozenset({"decay"})),
+            "baseline": Section(create_baseline),
             "prior": Section(create_prior, frozenset({"num_steps"})),
             "exploration": Section(inverse_graphics.create_exploration),
             "optimizer": Section(create_optimizer, frozenset({"num_steps"})),
@@ -197,7 +217,7 @@ def require(config: Config, name: str) -> None:
 
 def _name(config: Config) -> str:
     name = config.get("model", "air")
-    if name not in KINDS:
+    if not isinstance(name, str) or name not in KINDS:
         raise ValueError(f"model is {name!r}; valid names are {', '.join(map(repr, KINDS))}.")
     return name
 
@@ -253,7 +273,7 @@ def load(directory: str | Path) -> TrainedModel:
     params, config = export.load_model(directory)
     try:
         return create_model(config, params)
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(
             f"the config of the model in {directory} is not one that this air_jax knows "
             f"({type(error).__name__}: {error}). Use the air_jax that wrote it"

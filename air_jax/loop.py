@@ -115,6 +115,10 @@ def run(config: Mapping[str, Any], workdir: str) -> list[dict[str, Any]]:
     clock = time.monotonic()
     sections.check(config)
     folder, options = pathlib.Path(workdir), Options(**config["train"])
+    if folder.exists() and not folder.is_dir():
+        raise NotADirectoryError(
+            f"--workdir {folder} is a file: give a folder, which need not exist"
+        )
     first_process = parallel.is_first()
     first_step = checkpoint.latest_step(folder / "checkpoints") or 0 if first_process else 0
     first_step = int(parallel.from_first(np.asarray(first_step)))
@@ -126,6 +130,13 @@ def run(config: Mapping[str, Any], workdir: str) -> list[dict[str, Any]]:
         logging.warning("%s", warning)
     dataset = kinds.create_dataset(config)
     logging.info("data: %s", provenance.describe(dataset.description))
+    if options.batch_size > len(dataset.train.images):
+        logging.warning(
+            "train.batch_size is %d and there are %d training images: batches are drawn with "
+            "replacement, so that each holds some images more than once.",
+            options.batch_size,
+            len(dataset.train.images),
+        )
     parallel.check_agreement("config", provenance.essence(config, RESUMABLE))
     parallel.check_agreement("data set", provenance.essence(dataset.description, ("folder",)))
     if first_step and first_process:
@@ -270,7 +281,8 @@ def _evaluate(
 def _seconds_until(folder: pathlib.Path, step: int) -> float:
     """Wall time that earlier starts spent up to a step."""
     entries = writer.read_scalars(folder, "train")
-    return max((entry["seconds"] for entry in entries if entry["step"] <= step), default=0.0)
+    times = [entry.get("seconds") for entry in entries if entry["step"] <= step]
+    return max((time for time in times if isinstance(time, int | float)), default=0.0)
 
 
 def _train(

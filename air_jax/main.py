@@ -1,6 +1,7 @@
 """Trains or evaluates: `python -m air_jax.main --config=configs/dair.py --workdir=runs/dair`."""
 
 import json
+import sys
 from typing import Any
 
 import jax
@@ -19,7 +20,7 @@ _DISTRIBUTED = flags.DEFINE_bool(
 _MODE = flags.DEFINE_enum("mode", "train", ["train", "evaluate"], "What to do.")
 
 
-class ConfigError(Exception):
+class ConfigError(ValueError):
     """A config that cannot be read, or an override that it does not know."""
 
 
@@ -40,9 +41,28 @@ def read_config(arguments: list[str]) -> dict[str, Any]:
     holder = config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=argv)
     try:
         values(argv)
-        return json.loads(holder.value.to_json())
-    except (flags.Error, AttributeError, KeyError, ValueError, TypeError, OSError) as error:
-        raise ConfigError(str(error)) from error
+        return _plain(holder.value)
+    # A config file is a program: it can end in any error.
+    except Exception as error:
+        raise ConfigError(_described(error)) from error
+
+
+def _plain(config: Any) -> dict[str, Any]:
+    """A config as plain types."""
+    try:
+        return json.loads(config.to_json())
+    # What stands for a file that could not be read raises at the first use.
+    except Exception as error:
+        raise ConfigError(_described(error)) from error
+
+
+def _described(error: Exception) -> str:
+    if isinstance(error, ConfigError | flags.Error):
+        return str(error)
+    return (
+        "the config cannot be read, is no ConfigDict or lacks a key that was given "
+        f"({type(error).__name__}: {error})"
+    )
 
 
 def main(argv: list[str]) -> None:
@@ -61,13 +81,21 @@ def _run() -> None:
         place = (jax.process_index(), jax.process_count(), jax.device_count())
         logging.info("process %d of %d, which have %d devices", *place)
     mode = loop.run if _MODE.value == "train" else loop.evaluate_run
-    mode(json.loads(_CONFIG.value.to_json()), _WORKDIR.value)
+    mode(_plain(_CONFIG.value), _WORKDIR.value)
 
 
 def entry_point() -> None:
     """Console script and `python -m air_jax.main`."""
     flags.mark_flag_as_required("config")
-    app.run(main)
+    app.run(main, flags_parser=_parse)
+
+
+def _parse(argv: list[str]) -> list[str]:
+    """As absl does it, but that an error of the config, too, ends in a sentence."""
+    try:
+        return app.parse_flags_with_usage(argv)
+    except Exception as error:  # see read_config
+        sys.exit(f"error: {_described(error)}")
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import pathlib
 import sys
 from collections.abc import Callable
 
+import jax
 from absl import logging
 
 from air_jax.checkpoint import CheckpointError
@@ -30,6 +31,8 @@ def log_plainly() -> None:
 def finish(task: Callable[[], object]) -> None:
     """Does a program's task: errors that a user can mend end in a sentence and exit code 1.
 
+    Among these is a task that is too large for the machine.
+
     An interruption ends in the code of its signal, as a shell gives it: 128 and its number.
 
     Args:
@@ -44,6 +47,15 @@ def finish(task: Callable[[], object]) -> None:
         sys.exit(128 + interrupted.signal)
     except (ValueError, OSError, CheckpointError, NonFiniteError) as error:
         logging.error("%s", error)
+        sys.exit(1)
+    except MemoryError as error:
+        logging.error("out of memory (%s): choose smaller sizes or fewer images", error)
+        sys.exit(1)
+    except jax.errors.JaxRuntimeError as error:
+        first_line = str(error).partition("\n")[0]
+        if "RESOURCE_EXHAUSTED" not in first_line:
+            raise
+        logging.error("out of memory on the device (%s): choose smaller sizes", first_line)
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -54,9 +54,7 @@ def check_config(folder: pathlib.Path, config: Mapping[str, Any], allowed: Seque
     path = folder / "config.json"
     if not path.exists():
         return
-    saved, given = (
-        {**_ADDED, **flatten(entries)} for entries in (json.loads(path.read_text()), config)
-    )
+    saved, given = ({**_ADDED, **flatten(entries)} for entries in (_read(path, dict), config))
     differing = [
         f"  {name}: {saved.get(name)!r} there, {given.get(name)!r} given"
         for name in sorted(saved.keys() | given.keys())
@@ -97,7 +95,7 @@ def check_data(folder: pathlib.Path, description: Mapping[str, Any]) -> None:
     path = folder / "run.json"
     if not path.exists():
         return
-    begun = without_folder(json.loads(path.read_text())[0]["data"])
+    begun = without_folder(_first_data(path))
     given = without_folder(json.loads(json.dumps(description)))
     if begun != given:
         raise ValueError(
@@ -122,7 +120,7 @@ def record(
       resumed: whether earlier starts belong to the same run.
     """
     runs_file = folder / "run.json"
-    starts = json.loads(runs_file.read_text()) if resumed and runs_file.exists() else []
+    starts = _read(runs_file, list) if resumed and runs_file.exists() else []
     starts.append(
         {
             **surroundings(),
@@ -131,6 +129,30 @@ def record(
     )
     write_json(runs_file, starts)
     write_json(folder / "config.json", config)
+
+
+def _read(path: pathlib.Path, kind: type) -> Any:
+    """A file that this module wrote, which may be damaged."""
+    try:
+        content = json.loads(path.read_bytes())
+        if isinstance(content, kind):
+            return content
+    except (ValueError, RecursionError):
+        pass
+    raise ValueError(
+        f"{path} is damaged: it does not hold what a run writes there. Bring it back from a copy, "
+        "or choose another --workdir"
+    )
+
+
+def _first_data(path: pathlib.Path) -> Mapping[str, Any]:
+    starts = _read(path, list)
+    if starts and isinstance(starts[0], dict) and isinstance(starts[0].get("data"), dict):
+        return starts[0]["data"]
+    raise ValueError(
+        f"{path} is damaged: it does not say which data the run was begun with. Bring it back from "
+        "a copy, or choose another --workdir"
+    )
 
 
 def surroundings() -> dict[str, Any]:

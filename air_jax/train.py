@@ -15,7 +15,7 @@ import optax
 
 from air_jax import distributions, estimators, parallel
 from air_jax.models.air import create_air, posterior_mean_noise
-from air_jax.models.modules import Baseline
+from air_jax.models.modules import check_positive, create_baseline
 from air_jax.objectives import LossOutput
 
 Params = dict[str, Any]
@@ -61,7 +61,17 @@ def create_optimizer(
       num_steps: length of the run.
       baseline_learning_rate: of `params["baseline"]`; a baseline has to be ahead of the model. None
         for a model that has none.
+
+    Raises:
+      ValueError: if a rate or the norm is not positive, or the fraction not in [0, 1].
     """
+    check_positive("optimizer", learning_rate=learning_rate, clip_norm=clip_norm)
+    if baseline_learning_rate is not None:
+        check_positive("optimizer", baseline_learning_rate=baseline_learning_rate)
+    if not 0 <= final_fraction <= 1:
+        raise ValueError(
+            f"optimizer.final_fraction is {final_fraction}; it is a fraction, in [0, 1]."
+        )
 
     def schedule(rate: float) -> optax.Schedule:
         return optax.linear_schedule(
@@ -215,9 +225,7 @@ def create_air_training(
       ValueError: if a name is unknown or the estimator does not take `num_samples`.
     """
     air = create_air(scene=scene, inference=inference, image_size=image_size, channels=channels)
-    baseline = dict(baseline)
-    decay = baseline.pop("decay")
-    baseline_network = Baseline(**baseline)
+    baseline_network, decay = create_baseline(**baseline)
     presence_prior = distributions.create_prior(**prior, num_steps=air.num_steps)
     loss = estimators.create_loss(
         estimator,

@@ -221,7 +221,7 @@ def _read_entries(path: Path) -> list[tuple[str, dict[str, Any]]]:
         try:
             entry = json.loads(line)
             entries.append((line, {**entry, "step": int(entry["step"]), "split": entry["split"]}))
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
             # What follows the last line break is empty, or a line whose writer was stopped.
             unreadable += number < len(lines)
     if unreadable:

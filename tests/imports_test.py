@@ -162,6 +162,24 @@ def test_only_parallel_knows_pmap_and_placement():
     assert knows == {"parallel"}
 
 
+def test_nothing_can_unpickle_a_file():
+    unpicklers = {"pickle", "_pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
+    for name, tree in TREES.items():
+        roots = {imported.split(".")[0] for imported in _imports(tree)}
+        assert not roots & unpicklers, name
+        for node in ast.walk(tree):
+            if not isinstance(node, ast.Call):
+                continue
+            called = ast.unparse(node.func)
+            assert called.rpartition(".")[2] not in ("read_pickle", "__import__", "eval", "exec")
+            if called in ("np.load", "numpy.load"):
+                refuses = any(
+                    keyword.arg == "allow_pickle" and ast.unparse(keyword.value) == "False"
+                    for keyword in node.keywords
+                )
+                assert refuses, f"{name}, line {node.lineno}: np.load without allow_pickle=False"
+
+
 def test_importing_the_package_loads_nothing_heavy():
     code = "import sys, air_jax; print(sorted({'jax', 'numpy', 'matplotlib'} & set(sys.modules)))"
     process = subprocess.run(

@@ -13,6 +13,11 @@ _PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg")
 _ARRAY_SUFFIXES = (".npy", ".npz")
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
 _ROUNDING = 1e-5  # by so much may floats leave [0, 1]; they are clipped
+# A picture is padded to a square: one of a single row of a million pixels would take terabytes.
+_MAX_SIDE = 10_000
+# Of the arrays in an .npz, which may be compressed a thousand times.
+_MAX_UNPACKED = 8 * 2**30
+_MAX_COUNT = 1_000
 
 
 class UserImages(NamedTuple):
@@ -48,6 +53,10 @@ class Prepared(NamedTuple):
     notes: list[str | None]
 
 
+class _UnfitError(ValueError):
+    """An image that is whole and yet cannot be used."""
+
+
 class LightBackgroundError(ValueError):
     """An image has a light background, where objects must be light on dark."""
 
@@ -63,7 +72,8 @@ def read_images(path: str | pathlib.Path, *, channels: int = 1) -> UserImages:
         path: a PNG or JPEG; a folder of them, read in the order of their names, without its
             subfolders; or an `.npy` or `.npz` array `[n, H, W]` or `[n, H, W, C]` with C = 1
             (grey), 3 (RGB) or 4 (RGBA), of bool, integers in 0..255 or floats in [0, 1]. An
-            `.npz` holds it as `image` and optionally `count`, integers `[n]`, -1 = unknown.
+            `.npz` holds it as `image` and optionally `count`, integers `[n]`, -1 = unknown. No
+            side of an image is longer than 10,000 pixels.
         channels: 1 for grey images, 3 for RGB.
     Returns:
         The images, and by name those that could not be used; the rest go on.
@@ -198,16 +208,30 @@ def _read_folder(folder: pathlib.Path, channels: int) -> UserImages:
 
 def _read_picture(path: pathlib.Path, channels: int) -> np.ndarray:
     """Reads a PNG or JPEG, as `_to_channels` gives it; ValueError says why it cannot."""
+    if not path.is_file():
+        # A pipe would be waited for, a device has no end.
+        raise ValueError("it is not a file that can be read to its end")
     try:
         with warnings.catch_warnings():
             # A decompression bomb is a warning at first, and twice as large an error.
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path, formats=("PNG", "JPEG")) as image:
+                _check_sides(image.height, image.width)
                 array = _picture_to_array(ImageOps.exif_transpose(image))
                 return _to_channels(array, channels)
+    except _UnfitError as error:
+        raise ValueError(str(error)) from error
     # Pillow's decoders raise errors of many kinds on damaged files, Exception itself included.
     except Exception as error:
         raise ValueError(f"{type(error).__name__}: {error}") from error
+
+
+def _check_sides(height: int, width: int) -> None:
+    if max(height, width) > _MAX_SIDE:
+        raise _UnfitError(
+            f"it is {width}x{height} pixels, and no side may be longer than {_MAX_SIDE:,}: shrink "
+            "it, or cut it into several images"
+        )
 
 
 def _picture_to_array(image: Image.Image) -> np.ndarray:
@@ -264,10 +288,12 @@ def _read_array_file(path: pathlib.Path, channels: int) -> UserImages:
         counts.shape != array.shape[:1]
         or not np.issubdtype(counts.dtype, np.integer)
         or counts.min() < -1
+        or counts.max() > _MAX_COUNT
     ):
         raise ValueError(
-            f"`count` in {path} is {counts.dtype} of shape {counts.shape}; expected integers >= 0, "
-            f"or -1 where unknown, of shape {array.shape[:1]}, one for each image"
+            f"`count` in {path} is {counts.dtype} of shape {counts.shape}; expected integers from "
+            f"0 to {_MAX_COUNT:,}, or -1 where unknown, of shape {array.shape[:1]}, one for each "
+            "image"
         )
     names, images, errors, kept = [], [], [], []
     for i, element in enumerate(array):
@@ -285,14 +311,28 @@ def _read_array_file(path: pathlib.Path, channels: int) -> UserImages:
 
 def _load_arrays(path: pathlib.Path) -> tuple[np.ndarray, np.ndarray | None]:
     """Loads and checks the image array; returns it with the counts, if there are any."""
+    if not path.is_file():
+        raise ValueError(f"{path} is not a file that can be read to its end")
     counts: Any = None
     try:
         with path.open("rb") as file:
             array = np.load(file, allow_pickle=False)
             if isinstance(array, np.lib.npyio.NpzFile):
                 archive, keys = array, list(array)
+                assert archive.zip is not None  # it is open
+                size = sum(member.file_size for member in archive.zip.infolist())
+                if size > _MAX_UNPACKED:
+                    raise _UnfitError(
+                        f"{path} would unpack to {size / 2**30:,.0f} GiB, more than "
+                        f"{_MAX_UNPACKED / 2**30:,.0f}: split it into several files"
+                    )
                 array = archive["image"] if "image" in keys else None
                 counts = archive["count"] if "count" in keys else None
+                # What an archive holds beside arrays comes as bytes.
+                if isinstance(array, bytes) or isinstance(counts, bytes):
+                    raise _UnfitError(f"{path} holds 'image' or 'count' as a file, not as an array")
+    except _UnfitError:
+        raise
     # NumPy raises errors of many kinds on damaged files.
     except Exception as error:
         raise ValueError(f"{path} could not be read: {type(error).__name__}: {error}") from error
@@ -308,6 +348,11 @@ def _load_arrays(path: pathlib.Path) -> tuple[np.ndarray, np.ndarray | None]:
         raise ValueError(f"{path} has the shape {array.shape}; {expected}")
     if array.ndim == 4 and array.shape[3] not in (1, 3, 4):
         raise ValueError(f"{path} has the shape {array.shape}; {expected}")
+    if max(array.shape[1:3]) > _MAX_SIDE:
+        raise ValueError(
+            f"{path} has the shape {array.shape}; no side of an image may be longer than "
+            f"{_MAX_SIDE:,} pixels"
+        )
     if not (array.dtype == bool or array.dtype.kind in "iuf"):
         raise ValueError(f"{path} holds {array.dtype}; expected uint8, bool or floats in [0, 1]")
     return array, counts

@@ -82,6 +82,12 @@ def compose_scenes(
     """
     check_composition(num_scenes, counts, image_size, noise)
     _check_digits(digits, digit_scale)
+    # Before any is resampled. What is exact depends on the ink.
+    if digit_scale[1] * digits.images.shape[1] > 4 * image_size:
+        raise ValueError(
+            f"digit_scale is {tuple(digit_scale)!r}: digits of {digits.images.shape[1]} pixels "
+            f"would be more than four times as large as the image, image_size = {image_size}"
+        )
     rng = np.random.Generator(np.random.PCG64(seed))
     max_count = max(counts)
     scene_counts = rng.permutation(np.resize(np.asarray(counts, np.int32), num_scenes))
@@ -157,8 +163,13 @@ def check_composition(
     for name, value in (("num_scenes", num_scenes), ("image_size", image_size)):
         if not isinstance(value, numbers.Integral) or value < 1:
             raise ValueError(f"{name} is {value!r}; it must be a positive integer")
-    if not 0 <= noise < np.inf:
-        raise ValueError(f"noise is {noise}; it must be a finite number >= 0")
+    if max(counts) > image_size**2:
+        raise ValueError(
+            f"counts is {tuple(counts)!r}, and an image has {image_size}x{image_size} pixels: "
+            "every object needs one of its own"
+        )
+    if not 0 <= noise <= 1:
+        raise ValueError(f"noise is {noise}; it is in units of full ink, from 0 to 1")
 
 
 def _check_digits(digits: Digits, digit_scale: tuple[float, float]) -> None:

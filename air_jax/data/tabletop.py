@@ -16,6 +16,7 @@ from air_jax.render.scene import (
     CAMERA,
     CATALOGUES,
     LIGHT,
+    MAX_SUPERSAMPLING,
     TABLE,
     View,
     create_scene,
@@ -23,6 +24,7 @@ from air_jax.render.scene import (
 
 _SPLITS = ("train", "validation", "test")
 _CHUNK = 1024  # scenes drawn in one call
+_MAX_EXTENT = 100.0  # the camera is 6 away
 _MAX_ROUNDS = 1_000
 # Of the objects' centres, in units of length: less, and one would stand in the other.
 MIN_DISTANCE = 1.1
@@ -137,6 +139,16 @@ def create_tabletop(
         raise ValueError(
             f"extent {extent} must be positive, camera_range {tuple(camera_range)}, perturbation "
             f"{perturbation} and seed {seed} not negative"
+        )
+    if not 0 < field_of_view < 180 or max(camera_range) > 180:
+        raise ValueError(
+            f"field_of_view is {field_of_view} and camera_range {tuple(camera_range)}, in degrees; "
+            "the one lies between 0 and 180, the others are at most 180"
+        )
+    if supersampling > MAX_SUPERSAMPLING or extent > _MAX_EXTENT:
+        raise ValueError(
+            f"supersampling is {supersampling} and extent {extent}; at most {MAX_SUPERSAMPLING} "
+            f"rays a side and {_MAX_EXTENT} units of length are allowed"
         )
     view = View(models, image_size, field_of_view, supersampling=supersampling)
     # Not of the images: their last bits depend on the device that drew them.

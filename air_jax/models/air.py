@@ -13,6 +13,8 @@ from air_jax.models import modules, spatial_transformer
 from air_jax.models.scene2d import Scene2D
 from air_jax.models.trace import Trace
 
+_MAX_PLACES = 256
+
 
 class Noise(NamedTuple):
     """All randomness of one pass. With it fixed, the pass is a deterministic function.
@@ -112,6 +114,27 @@ class AIR(nn.Module):
             )
         if self.place not in ("regression", "map"):
             raise ValueError(f"place is {self.place!r}; valid names are 'regression', 'map'.")
+        modules.check_positive(
+            "inference",
+            hidden_size=self.hidden_size,
+            embedding_size=self.embedding_size,
+            predictor_hidden=self.predictor_hidden,
+            encoder_hidden=self.encoder_hidden,
+            image_init_scale=self.image_init_scale,
+            place_radius=self.place_radius,
+            place_span=self.place_span,
+            patch_features=self.patch_features,
+        )
+        if not 2 <= self.place_grid <= _MAX_PLACES:
+            raise ValueError(
+                f"inference.place_grid is {self.place_grid}; a map has 2 to {_MAX_PLACES} places a "
+                "side."
+            )
+        if min(self.patch_size, self.evidence) < 0 or (self.evidence and not self.patch_size):
+            raise ValueError(
+                f"inference.patch_size is {self.patch_size} and inference.evidence "
+                f"{self.evidence}; neither is negative, and evidence is that of patches."
+            )
         self.projection = modules.ImageProjection(
             self.hidden_size,
             self.embedding_size,
@@ -301,9 +324,14 @@ def create_air(
 
     Raises:
       TypeError: if a section has an unknown key or lacks one.
+      ValueError: if there is no step or no latent.
     """
     model = Scene2D(image_size=image_size, channels=channels, **modules.hashable(scene))
-    return AIR(scene=model, **modules.hashable(inference))
+    air = AIR(scene=model, **modules.hashable(inference))
+    # Here, because the noise of a pass has these sizes too.
+    modules.check_num_steps(air.num_steps)
+    modules.check_positive("scene", z_what_size=model.z_what_size)
+    return air
 
 
 def sample_noise(keys: jax.Array, air: AIR) -> Noise:

@@ -87,6 +87,19 @@ class AIR3D(nn.Module):
             raise ValueError(
                 f"variant is {self.variant!r}; valid names are {', '.join(map(repr, VARIANTS))}."
             )
+        modules.check_positive(
+            "inference",
+            hidden_size=self.hidden_size,
+            embedding_size=self.embedding_size,
+            predictor_hidden=self.predictor_hidden,
+            patch_features=self.patch_features,
+            yaw_scale=self.yaw_scale,
+        )
+        if self.patch_size < 0:
+            raise ValueError(
+                f"inference.patch_size is {self.patch_size}; it is the patches' side in pixels, or "
+                "0 for the pixels themselves."
+            )
         self.projection = modules.ImageProjection(
             self.hidden_size, self.embedding_size, 1 / 16, self.patch_size, self.patch_features
         )
@@ -385,7 +398,10 @@ def create_air3d(
       ValueError: if a value is not one that there is.
     """
     model = create_scene3d(scene, image_size=image_size, channels=channels)
-    return AIR3D(scene=model, **modules.hashable(inference))
+    air = AIR3D(scene=model, **modules.hashable(inference))
+    # Here, because the noise of a pass has this size too.
+    modules.check_num_steps(air.num_steps)
+    return air
 
 
 def prior_over_counts(air: AIR3D, prior: UnaryCode) -> UnaryCode:

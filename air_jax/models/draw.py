@@ -6,8 +6,8 @@ through another such grid (Gregor et al., Sec. 2.1 and 3.2; AIR, Sec. 3.1.1 has 
 N(0, I) and, unlike Gregor et al., AIR's Gaussian likelihood, so that bounds can be compared.
 """
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import chex
 import distrax
@@ -280,6 +280,30 @@ class DRAW(nn.Module):
             "write": write_grid,
         }
         return _Memory(encoder, decoder, canvas), step
+
+
+def create_draw(draw: Mapping[str, Any], *, image_size: int, channels: int) -> DRAW:
+    """Builds the network from its config section.
+
+    Args:
+      draw: keyword arguments of `DRAW` but the next two.
+      image_size: side of the images in pixels.
+      channels: C.
+
+    Raises:
+      TypeError: if the section has an unknown key or lacks one.
+      ValueError: if a size or the scale is not positive.
+    """
+    network = DRAW(image_size=image_size, channels=channels, **draw)
+    # Before the noise of a pass is made, which has some of these sizes too.
+    modules.check_positive(
+        "draw",
+        num_steps=network.num_steps,
+        hidden_size=network.hidden_size,
+        z_size=network.z_size,
+        likelihood_scale=network.likelihood_scale,
+    )
+    return network
 
 
 def sample_noise(keys: jax.Array, draw: DRAW) -> jax.Array:

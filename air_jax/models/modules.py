@@ -8,11 +8,14 @@ import distrax
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from air_jax.models import spatial_transformer
 
 # With it the maps are peaked enough, from the first steps on, for their places to differ.
 _PLACE_GAIN = 8.0
+# The object loop is written out for the compiler, so that its time grows with every step.
+_MAX_STEPS = 64
 
 
 def hashable(section: Mapping[str, Any]) -> dict[str, Any]:
@@ -21,6 +24,39 @@ def hashable(section: Mapping[str, Any]) -> dict[str, Any]:
         name: tuple(value) if isinstance(value, list | tuple) else value
         for name, value in section.items()
     }
+
+
+def check_positive(section: str, **values: float | Sequence[float]) -> None:
+    """Refuses sizes, scales and rates that are not positive.
+
+    Args:
+      section: of the config that they come from.
+      **values: a number, or all numbers of a sequence, which may be empty.
+
+    Raises:
+      ValueError: if one is not; names it.
+    """
+    for name, value in values.items():
+        numbers = value if isinstance(value, Sequence) else (value,)
+        # In single precision, where the smallest numbers of Python are 0.
+        if not all(np.float32(number) > 0 for number in numbers):
+            raise ValueError(f"{section}.{name} is {value}; it must be positive.")
+
+
+def check_num_steps(num_steps: int) -> None:
+    """Refuses an object loop that has no step, or more than could be compiled.
+
+    Args:
+      num_steps: N.
+
+    Raises:
+      ValueError: if it is out of range.
+    """
+    if not 1 <= num_steps <= _MAX_STEPS:
+        raise ValueError(
+            f"inference.num_steps is {num_steps}; it must be between 1 and {_MAX_STEPS}, the most "
+            "objects of an image."
+        )
 
 
 class MLP(nn.Module):
@@ -91,7 +127,7 @@ class PlaceMap(nn.Module):
         places = jnp.stack(jnp.meshgrid(side, side), axis=-1).reshape(-1, 2)
         peak = places[logits.argmax(axis=-1)]
         squared_distance = jnp.square(places - peak[:, None]).sum(-1)
-        weights = nn.softmax(logits - squared_distance / (2 * self.radius**2))
+        weights = nn.softmax(logits - squared_distance / (2 * float(self.radius) ** 2))
         return jnp.dot(weights, places, precision=jax.lax.Precision.HIGHEST)
 
 
@@ -315,3 +351,26 @@ class Baseline(nn.Module):
             carry = cell(carry, projected[:, i], [])
             outputs.append(head(carry[1])[:, 0])
         return jnp.stack(outputs, axis=1)
+
+
+def create_baseline(
+    *, hidden_size: int, embedding_size: int, image_init_scale: float, decay: float
+) -> tuple[Baseline, float]:
+    """The baseline network of a config's section, and the decay that goes with it.
+
+    Args:
+      hidden_size: as in `Baseline`.
+      embedding_size: likewise.
+      image_init_scale: likewise.
+      decay: weight of the past in the moving moments of the gain.
+
+    Raises:
+      ValueError: if a size or scale is not positive or the decay not in [0, 1).
+    """
+    options = {"hidden_size": hidden_size, "embedding_size": embedding_size}
+    check_positive("baseline", **options, image_init_scale=image_init_scale)
+    if not 0 <= decay < 1:
+        raise ValueError(
+            f"baseline.decay is {decay}; it is the weight of the past in a moving mean, in [0, 1)."
+        )
+    return Baseline(**options, image_init_scale=image_init_scale), decay

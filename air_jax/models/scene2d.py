@@ -70,6 +70,17 @@ class Scene2D(nn.Module):
                 f"likelihood_scale {self.likelihood_scale}, scale_prior {self.scale_prior} and the "
                 f"deviation of shift_prior {self.shift_prior} must all be positive."
             )
+        modules.check_positive(
+            "scene",
+            window_size=self.window_size,
+            decoder_hidden=self.decoder_hidden,
+        )
+        if self.window_size > self.image_size:
+            raise ValueError(
+                f"scene.window_size is {self.window_size}, and the images' side {self.image_size} "
+                "pixels: a window has no more pixels than the image that it is cut from. Choose a "
+                "smaller window_size or a larger data.image_size."
+            )
         self.decoder = modules.Decoder(
             self.decoder_hidden, self.window_size, self.canvas_channels, self.decoder_bias
         )

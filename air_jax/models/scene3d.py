@@ -19,7 +19,7 @@ from air_jax import distributions
 from air_jax.models.modules import hashable
 from air_jax.render import finite_difference, raycast
 from air_jax.render import scene as description
-from air_jax.render.scene import CATALOGUES, View
+from air_jax.render.scene import CATALOGUES, MAX_SUPERSAMPLING, View
 
 POSE_SIZE = 3  # x, y, yaw
 CAMERA_SIZE = 2  # azimuth, elevation
@@ -70,6 +70,12 @@ class Scene3D:
             )
         if self.channels != 3:
             raise ValueError(f"channels is {self.channels}; the renderer's images have 3.")
+        if not (0 < self.field_of_view < 180 and 1 <= self.supersampling <= MAX_SUPERSAMPLING):
+            raise ValueError(
+                f"scene.field_of_view is {self.field_of_view} degrees and scene.supersampling "
+                f"{self.supersampling}; the one lies between 0 and 180, the other is 1 to "
+                f"{MAX_SUPERSAMPLING}."
+            )
         positive = ("reach", "position_scale", "likelihood_scale", "position_step", "angle_step")
         for name in positive:
             if getattr(self, name) <= 0:

@@ -201,6 +201,9 @@ class Scene(NamedTuple):
     table: jax.Array
 
 
+MAX_SUPERSAMPLING = 16  # rays along a side: their number grows with the square
+
+
 class View(NamedTuple):
     """What is the same for all scenes of an experiment; static.
 
