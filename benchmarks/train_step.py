@@ -51,7 +51,7 @@ class _TooLargeError(Exception):
     """The case needs more memory than there is."""
 
 
-def _training_arguments(config: Mapping[str, Any], estimator: str) -> dict[str, Any]:
+def training_arguments(config: Mapping[str, Any], estimator: str) -> dict[str, Any]:
     """The config as arguments of `create_air_training`, whatever scalars it takes."""
     accepted = inspect.signature(create_air_training).parameters
     arguments = {name: config[name] for name in config if name in accepted}
@@ -77,7 +77,7 @@ def _create(arguments: Mapping[str, Any], num_seeds: int, steps_per_call: int):
     return training.train_step, run, jax.vmap(training.init)(keys), keys
 
 
-def _scenes(num_images: int, image_size: int) -> np.ndarray:
+def rectangles(num_images: int, image_size: int) -> np.ndarray:
     """White rectangles on black, up to two an image, uint8 `[M, S, S, 1]`."""
     rng = np.random.default_rng(0)
     images = np.zeros((num_images, image_size, image_size, 1), np.uint8)
@@ -170,9 +170,9 @@ def measure_case(
         matrix_size = 2048 if jax.default_backend() == "cpu" else 4096
     if steps_per_call is None:
         steps_per_call = settings["train"]["steps_per_call"]
-    arguments = _training_arguments(settings, estimator)
+    arguments = training_arguments(settings, estimator)
     train_step, run, state, key = _create(arguments, num_seeds, steps_per_call)
-    dataset = _scenes(num_images or settings["data"]["num_train"], arguments["image_size"])
+    dataset = rectangles(num_images or settings["data"]["num_train"], arguments["image_size"])
     one_seed = (state, key) if num_seeds == 1 else jax.tree.map(lambda x: x[0], (state, key))
     flops = step_flops(train_step, one_seed[0], positions, dataset, one_seed[1])
 

@@ -12,7 +12,7 @@ import pytest
 
 from air_jax import export, main
 from air_jax.train import TrainState
-from benchmarks import inference, measure, train_step
+from benchmarks import inference, measure, scaling, train_step
 from tests import tiny
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -108,9 +108,9 @@ def test_the_estimators_that_need_samples_get_them(monkeypatch):
 
     monkeypatch.setattr(train_step, "create_air_training", create)
     config = {**main.read_config(["--config=configs/smoke.py"]), "num_samples": 1, "other": 2}
-    vimco = train_step._training_arguments(config, "vimco")
+    vimco = train_step.training_arguments(config, "vimco")
     assert (vimco["estimator"], vimco["num_samples"]) == ("vimco", 4)
-    nvil = train_step._training_arguments(config, "nvil")
+    nvil = train_step.training_arguments(config, "nvil")
     assert (nvil["estimator"], nvil["num_samples"]) == ("nvil", 1)
     create(**nvil)  # every argument, and no other
 
@@ -170,3 +170,36 @@ def test_short_calls_are_repeated_for_the_time_given_and_long_ones_three_times(m
     for taken, repeats in ((0.5, 4), (100.0, 3)):
         monkeypatch.setattr(measure, "duration", lambda call, taken=taken: taken)
         assert measure.durations(lambda: None, seconds=2.0).repeats == repeats
+
+
+def test_all_reduces_are_counted_with_all_that_they_send():
+    def summed(x, y):
+        return jax.lax.psum((x, y), "i")
+
+    program = jax.pmap(summed, axis_name="i").lower(
+        np.ones((4, 3, 5), np.float32), np.ones((4, 7), np.int32)
+    )
+    assert scaling.all_reduce_bytes(program.compile().as_text()) == 4 * (3 * 5 + 7)
+
+
+def test_efficiency_is_what_a_ring_leaves():
+    link = {"step_seconds": 1.0, "num_bytes": 8, "bandwidth": 4.0, "latency": 0.25}
+    assert scaling.efficiency(1, **link) == 1.0
+    # Two messages of half the bytes each way: 2 (1 s + 0.25 s).
+    assert scaling.efficiency(2, **link) == pytest.approx(1 / (1 + 2.5))
+    # Six of a quarter.
+    assert scaling.efficiency(4, **link) == pytest.approx(1 / (1 + 6 * 0.75))
+
+
+@pytest.mark.slow
+def test_scaling_measures_devices_and_processes(tmp_path, capsys):
+    out = tmp_path / "scaling.json"
+    scaling.benchmark(["--smoke", "--out", str(out)])
+    written = json.loads(out.read_text())
+    assert [(row["processes"], row["devices"]) for row in written["rows"]] == 2 * [
+        *((1, 1), (1, 2), (2, 2))
+    ]
+    for row in written["rows"]:
+        check_spread(row["steps_per_second"])
+        assert (row["all_reduce_bytes"] > 0) == (row["devices"] > 1)
+    assert "2 | 2 | 8" in capsys.readouterr().out
