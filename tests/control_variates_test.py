@@ -7,7 +7,8 @@ import pytest
 from air_jax import control_variates
 from air_jax.control_variates import Moments
 
-SIGNAL = np.array([[-20.0, 3.0], [-10.0, 7.0], [-30.0, 0.0]])
+# The last one is of a step that was not reached: it has to stay out of everything.
+SIGNAL = np.array([[-20.0, 3.0], [-10.0, 7.0], [-30.0, 99.0]])
 MASK = np.array([[1.0, 1.0], [1.0, 1.0], [1.0, 0.0]])
 
 

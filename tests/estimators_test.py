@@ -211,6 +211,20 @@ def test_a_step_without_earlier_statistics_has_neither_score_nor_baseline_loss()
     np.testing.assert_array_equal(observed.weight, distributions.reached(trace.z_pres))
 
 
+def test_the_baseline_is_trained_at_the_steps_that_were_reached():
+    air = tiny.create()
+    # No object: the second step was never reached.
+    noise = tiny.with_count(tiny.noise(air), 0)
+    trace = tiny.run(air, tiny.init(air), tiny.images(), noise, every_count=False)
+
+    def baseline_loss(baseline):
+        moments = some_moments(air.num_steps)
+        return estimators.nvil(trace, prior(air), baseline=baseline, moments=moments)[1].sum()
+
+    gradient = jax.grad(baseline_loss)(jnp.ones_like(trace.z_pres))
+    np.testing.assert_array_equal(gradient != 0, [[True, False]] * 3)
+
+
 def create_loss(estimator, air, **options):
     return estimators.create_loss(
         estimator, air=air, baseline=tiny.BASELINE, prior=lambda step: prior(air), **options

@@ -152,6 +152,23 @@ def test_a_run_from_before_there_was_streaming_was_resident(finished, tmp_path):
         provenance.check_config(tmp_path, streamed, ())
 
 
+def test_calls_of_another_length_take_the_same_steps(finished, tmp_path, monkeypatch):
+    *_, of_ten = finished
+    config, of_twenty = tiny_config(estimator="nvil", train__steps_per_call=20), {}
+    config["train"]["log_every"] = 20
+    validate = Monitor.validate
+
+    def validate_and_terminate(*arguments):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return validate(*arguments)
+
+    monkeypatch.setattr(Monitor, "validate", validate_and_terminate)
+    monkeypatch.setattr(loop.checkpoint, "save", recording(of_twenty))
+    with pytest.raises(Interrupted, match="SIGTERM at step 20"):
+        loop.run(config, str(tmp_path))
+    chex.assert_trees_all_close(of_twenty[20], of_ten[20], rtol=1e-4, atol=1e-5)
+
+
 def test_a_finished_run_evaluates_again_without_training(finished, monkeypatch):
     workdir, results, _ = finished
     monkeypatch.setattr(train, "create_train_step", None)

@@ -88,6 +88,18 @@ def test_later_steps_depend_on_earlier_latents(variant):
 
 
 @VARIANTS
+def test_a_decision_depends_on_what_the_recurrence_remembers(variant):
+    air, images = tiny.create(variant), tiny.images()
+    variables = {"params": tiny.init(air)}
+    projected, memory = air.apply(variables, images, method="begin")
+    other = memory._replace(lstm=tuple(leaf + 1.0 for leaf in memory.lstm))
+    logits = [
+        air.apply(variables, m, images, projected, method="decide")[2] for m in (memory, other)
+    ]
+    assert (logits[0] != logits[1]).any()
+
+
+@VARIANTS
 def test_nothing_depends_on_z_pres_but_the_canvas(variant):
     air = tiny.create(variant)
     params, images, noise = tiny.init(air), tiny.images(), tiny.noise(air)

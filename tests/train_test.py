@@ -85,6 +85,32 @@ def test_model_and_baseline_have_their_own_rates_that_fall_in_the_second_half():
     np.testing.assert_allclose(sizes[10:], [[0.05, 0.2]] * 2, rtol=1e-4)
 
 
+def test_the_model_s_gradient_is_clipped_to_its_norm_and_the_baseline_s_is_not():
+    optimizer = train.create_optimizer(
+        learning_rate=0.5,
+        baseline_learning_rate=0.5,
+        final_fraction=1.0,
+        clip_norm=2.0,
+        num_steps=10,
+    )
+    params = {"model": jnp.zeros(2), "baseline": jnp.zeros(2)}
+    state = optimizer.init(params)
+    first, second = np.array([0.6, 0.8]), np.array([60.0, 80.0])
+    for gradient in (first, second):
+        gradients = {name: jnp.asarray(gradient, jnp.float32) for name in params}
+        updates, state = optimizer.update(gradients, state, params)
+
+    def adam(second):
+        # Kingma & Ba (2015), Alg. 1, second step.
+        mean = (0.9 * 0.1 * first + 0.1 * second) / (1 - 0.9**2)
+        square = (0.999 * 0.001 * first**2 + 0.001 * second**2) / (1 - 0.999**2)
+        return -0.5 * mean / np.sqrt(square)
+
+    # Its norm is 100.
+    np.testing.assert_allclose(updates["model"], adam(second * 2 / 100), rtol=1e-4)
+    np.testing.assert_allclose(updates["baseline"], adam(second), rtol=1e-4)
+
+
 def test_a_loss_without_batch_axis_is_refused():
     def scalar_loss(params, statistics, step, images, keys):
         output = quadratic_loss(params, statistics, step, images, keys)
