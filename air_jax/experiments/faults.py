@@ -44,6 +44,7 @@ from air_jax.experiments.trials import CannotBreak, NotHit, Setting, Trial
 TINY: ablation.Changes = {
     "estimator": "nvil",
     "prior.steps": 120,
+    "inference.num_steps": 1,
     "data.num_train": 64,
     "data.num_validation": 16,
     "data.num_test": 24,
@@ -54,14 +55,12 @@ TINY: ablation.Changes = {
     "train.evaluate_every": 100,
     "train.checkpoint_every": 40,
     "train.validation_images": 16,
-    "evaluation.iwae_images": 8,
-    "evaluation.iwae_samples": 5,
+    "evaluation.iwae_images": 0,
 }
 # What --smoke changes besides.
 SMOKE: ablation.Changes = {
     "train.num_steps": 120,
     "train.evaluate_every": 120,
-    "evaluation.iwae_images": 0,
 }
 _MAX_DRAWS = 5
 _CONFIG = "configs/smoke.py"
@@ -101,20 +100,20 @@ FAULTS = {
     "sigterm_saving": Fault("SIGTERM during a checkpoint", 0.2, inflict.signal_saving, _TERM),
     "sigkill_saving": Fault("SIGKILL during a checkpoint", 0.2, inflict.signal_saving, _KILL),
     "sigterm_evaluating": Fault(
-        "SIGTERM during the evaluation", 0.2, inflict.signal_evaluating, _TERM
+        "SIGTERM during the evaluation", 0.1, inflict.signal_evaluating, _TERM
     ),
     "sigkill_evaluating": Fault(
-        "SIGKILL during the evaluation", 0.2, inflict.signal_evaluating, _KILL
+        "SIGKILL during the evaluation", 0.1, inflict.signal_evaluating, _KILL
     ),
     # Here belongs: of several processes that train together, one is killed.
     "disk_full": Fault(
-        "disk full at a random moment", 0.2, inflict.fill_disk, {"while_saving": False}
+        "disk full at a random moment", 0.1, inflict.fill_disk, {"while_saving": False}
     ),
     "disk_full_saving": Fault(
-        "disk full during a checkpoint", 0.2, inflict.fill_disk, {"while_saving": True}
+        "disk full during a checkpoint", 0.1, inflict.fill_disk, {"while_saving": True}
     ),
     "file_size": Fault(
-        "files of a checkpoint's size refused (EFBIG)", 0.1, inflict.limit_file_size, {}
+        "files of a checkpoint's size refused (EFBIG)", 0.05, inflict.limit_file_size, {}
     ),
     "checkpoint_truncated": Fault(
         "checkpoint cut short", 0.2, inflict.damage_checkpoint, {"damage": inflict.truncate}
@@ -123,7 +122,7 @@ FAULTS = {
         "a bit of a checkpoint flipped",
         *(0.2, inflict.damage_checkpoint, {"damage": inflict.flip_bit}),
     ),
-    "scenes_truncated": Fault("cached scenes cut short", 0.1, inflict.cut_scenes_short, {}),
+    "scenes_truncated": Fault("cached scenes cut short", 0.05, inflict.cut_scenes_short, {}),
     "programs_truncated": Fault(
         "compiled programs cut short", 0.05, inflict.cut_programs_short, {}
     ),

@@ -20,7 +20,7 @@ from air_jax.experiments.trials import CannotBreak, NotHit, Trial
 # Longest waits after the step that was drawn, seconds: to the next entry, for what a start and the
 # evaluation take, and while a checkpoint is written.
 _BETWEEN_ENTRIES, _AT_THE_ENDS, _SAVING = 0.2, 3.0, 0.08
-_DISK_BYTES = 32 * 2**20
+_DISK_BYTES = 64 * 2**20
 
 
 def signal_anywhere(trial: Trial, *, number: signal.Signals) -> None:
@@ -87,7 +87,9 @@ def damage_checkpoint(trial: Trial, *, damage: Callable[..., None]) -> None:
     trial.row["damaged"] = file.name
     with trial.start() as process:
         ended = process.end()
-    trial.refused(ended, str(file), f"Delete the folder {newest}")
+    # The manifest vouches for the other files: where it is damaged it may name one of them.
+    named = newest if file.name == "manifest.json" else file
+    trial.refused(ended, str(named), f"Delete the folder {newest}")
     # The remedy, as the message has it.
     told = re.search(r"Delete the folder (.+?):", ended.message)
     if told is not None:
@@ -154,8 +156,8 @@ def fill_disk(trial: Trial, *, while_saving: bool) -> None:
         trial.workdir, filler = disk / "run", disk / "filler"
         with trial.start() as process:
             if while_saving:
-                # What it asks for before it writes has to be there.
-                _fill(filler, leave=6 * 2**20)
+                # So that the rest is filled at once.
+                _fill(filler, leave=_DISK_BYTES // 2)
                 trial.wait_for_half_written(process)
             else:
                 _draw_a_step(trial, process)
@@ -163,8 +165,8 @@ def fill_disk(trial: Trial, *, while_saving: bool) -> None:
             ended = process.end()
         if ended.code == 0:
             raise NotHit
-        trial.stopped(ended)
-        trial.refused(ended, os.strerror(errno.ENOSPC), str(trial.workdir), "same command resumes")
+        trial.stopped(ended, tracebacks=True)
+        trial.refused(ended, os.strerror(errno.ENOSPC), str(trial.workdir), "same command")
         filler.unlink()
         trial.resume()
 
@@ -200,7 +202,7 @@ def _fill(file: pathlib.Path, *, leave: int) -> None:
     with open(file, "ab", buffering=0) as filler:
         while (left := shutil.disk_usage(file.parent).free - leave) > 0:
             try:
-                filler.write(bytes(min(left, 2**20)))
+                filler.write(bytes(left))
             except OSError as error:
                 if error.errno != errno.ENOSPC:
                     raise
@@ -218,6 +220,6 @@ def limit_file_size(trial: Trial) -> None:
         ended = process.end()
     if ended.code == 0:
         raise NotHit
-    trial.stopped(ended)
-    trial.refused(ended, os.strerror(errno.EFBIG), str(trial.workdir), "same command resumes")
+    trial.stopped(ended, tracebacks=True)
+    trial.refused(ended, os.strerror(errno.EFBIG), str(trial.workdir), "same command")
     trial.resume()

@@ -18,7 +18,7 @@ import numpy as np
 from air_jax import checkpoint, export, kinds, writer
 
 # Far more than any of these takes: what still runs then hangs.
-PATIENCE = 300.0
+PATIENCE = 240.0
 _TIMED = ("seconds", "steps_per_second")
 _STAMP = re.compile(r"^\d\d:\d\d:\d\d ", re.MULTILINE)
 
@@ -66,8 +66,8 @@ class Ended(NamedTuple):
 
     @property
     def message(self) -> str:
-        """The last message that it logged."""
-        return _STAMP.split(self.text)[-1].strip()
+        """The last message that it logged, of which the first line."""
+        return _STAMP.split(self.text)[-1].partition("\n")[0].strip()
 
     @property
     def resumed_from(self) -> int:
