@@ -20,10 +20,12 @@ The workdir gets
     table.md       one line for a fault
     trials/        the runs of trials that broke a promise; others are removed
 
-The exit code is 1 if a promise was broken.
+The exit code is 1 if a promise was broken. The same command again tries what is left, or, with
+more `--kills`, what is new.
 """
 
 import argparse
+import json
 import pathlib
 import shutil
 import signal
@@ -148,7 +150,7 @@ def run(
       only: names of `FAULTS`.
 
     Returns:
-      What `faults.json` holds.
+      What `faults.json` holds, but for the summary.
 
     Raises:
       ValueError: if there is to be no kill, a run does not end without a fault, or a promise was
@@ -157,35 +159,53 @@ def run(
     if kills < 1:
         raise ValueError(f"--kills is {kills}; it must be at least 1.")
     target = pathlib.Path(workdir).absolute()
-    trials = target / "trials"
-    shutil.rmtree(trials, ignore_errors=True)
-    setting = _uninterrupted(command, target)
-    rows: list[dict[str, Any]] = []
-    for name in only:
-        fault = FAULTS[name]
-        for number in range(max(1, round(fault.share * kills))):
-            row = _try(setting, name, number, seed, trials / f"{name}_{number}")
-            rows.append({"fault": name, "trial": number, **row})
-            logging.info("%s", faults_report.sentence(rows[-1]))
-        results = {
-            **provenance.surroundings(),
-            "command": command.arguments,
-            "seed": seed,
-            "kills": kills,
-            "checkpoint_every": command.checkpoint_every,
-            "num_steps": command.num_steps,
-            "texts": {name: FAULTS[name].text for name in only},
-            "trials": rows,
-            "summary": faults_report.summarise(rows),
-        }
-        _write(target, results)
-    broken = [row for row in rows if row.get("broken")]
+    results = {
+        **provenance.surroundings(),
+        "command": list(command.arguments),
+        "seed": seed,
+        "checkpoint_every": command.checkpoint_every,
+        "num_steps": command.num_steps,
+        "texts": {name: fault.text for name, fault in FAULTS.items()},
+    }
+    rows = _earlier(target, results)
+    counts = {name: max(1, round(FAULTS[name].share * kills)) for name in only}
+    planned = [(name, number) for name, count in counts.items() for number in range(count)]
+    # All faults advance together, so that also what is interrupted has seen each.
+    planned.sort(key=lambda trial: trial[1] / counts[trial[0]])
+    waiting = [trial for trial in planned if trial not in rows]
+    setting = _uninterrupted(command, target) if waiting else None
+    for name, number in waiting:
+        assert setting is not None
+        row = _try(setting, name, number, seed, target / "trials" / f"{name}_{number}")
+        rows[name, number] = {"fault": name, "trial": number, **row}
+        logging.info("%s", faults_report.sentence(rows[name, number]))
+        _write(target, {**results, "trials": _sorted(rows)})
+    broken = [row for row in rows.values() if row.get("broken")]
     if broken:
         raise ValueError(
             f"{len(broken)} of {len(rows)} trials broke a promise; see `broken` in "
-            f"{target / 'faults.json'} and the runs in {trials}."
+            f"{target / 'faults.json'} and the runs in {target / 'trials'}."
         )
-    return results
+    logging.info("results in %s\n%s", target, (target / "table.md").read_text(encoding="utf-8"))
+    return {**results, "trials": _sorted(rows)}
+
+
+def _earlier(target: pathlib.Path, results: Mapping[str, Any]) -> dict[tuple[str, int], Any]:
+    """The trials that an earlier start of the same command and code has finished."""
+    file = target / "faults.json"
+    if not file.exists():
+        return {}
+    found = json.loads(file.read_text(encoding="utf-8"))
+    if any(found.get(name) != results[name] for name in ("command", "seed", "commit")):
+        return {}
+    kept = [row for row in found["trials"] if row["fault"] in FAULTS and not row.get("broken")]
+    return {(row["fault"], row["trial"]): row for row in kept}
+
+
+def _sorted(rows: Mapping[tuple[str, int], Any]) -> list[dict[str, Any]]:
+    """Rows in the order of `FAULTS`."""
+    names = list(FAULTS)
+    return [rows[key] for key in sorted(rows, key=lambda key: (names.index(key[0]), key[1]))]
 
 
 def _uninterrupted(command: Command, target: pathlib.Path) -> Setting:
@@ -222,7 +242,8 @@ def _try(
     return {"broken": [f"the moment was missed {_MAX_DRAWS} times"]}
 
 
-def _write(target: pathlib.Path, results: Mapping[str, Any]) -> None:
+def _write(target: pathlib.Path, results: dict[str, Any]) -> None:
+    results["summary"] = faults_report.summarise(results["trials"])
     writer.write_json(target / "faults.json", results)
     lines = [faults_report.line(row) for row in results["trials"]]
     files.write_atomically(target / "faults.csv", tables.to_csv(lines).encode())
