@@ -2,8 +2,8 @@
 
     python -m air_jax.experiments.faults --workdir=runs/faults
 
-Starts real `python -m air_jax.main` processes, tiny ones on a CPU, one at a time, and does to each
-what `FAULTS` lists. The same command then goes on with the run to its end. What is promised, and
+Starts real `python -m air_jax.main` processes, tiny ones on a CPU, and does to each what `FAULTS`
+lists. The same command then goes on with the run to its end. What is promised, and
 looked at in every trial:
 
     a SIGTERM while it trains loses nothing, any other end no more than one checkpoint interval
@@ -29,7 +29,8 @@ import json
 import pathlib
 import shutil
 import signal
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent import futures
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -138,6 +139,7 @@ def run(
     *,
     seed: int = 0,
     kills: int = 20,
+    num_processes: int = 1,
     only: Sequence[str] = tuple(FAULTS),
 ) -> dict[str, Any]:
     """Tries every fault.
@@ -147,6 +149,7 @@ def run(
       workdir: folder of the experiment.
       seed: of everything that is drawn.
       kills: trials of a signal at random moments; of other faults a share, at least one.
+      num_processes: trials at a time.
       only: names of `FAULTS`.
 
     Returns:
@@ -173,13 +176,12 @@ def run(
     # All faults advance together, so that also what is interrupted has seen each.
     planned.sort(key=lambda trial: trial[1] / counts[trial[0]])
     waiting = [trial for trial in planned if trial not in rows]
-    setting = _uninterrupted(command, target) if waiting else None
-    for name, number in waiting:
-        assert setting is not None
-        row = _try(setting, name, number, seed, target / "trials" / f"{name}_{number}")
-        rows[name, number] = {"fault": name, "trial": number, **row}
-        logging.info("%s", faults_report.sentence(rows[name, number]))
-        _write(target, {**results, "trials": _sorted(rows)})
+    if waiting:
+        setting = _uninterrupted(command, target)
+        for (name, number), row in _try_all(setting, waiting, seed, target, num_processes):
+            rows[name, number] = {"fault": name, "trial": number, **row}
+            logging.info("%s", faults_report.sentence(rows[name, number]))
+            _write(target, {**results, "trials": _sorted(rows)})
     broken = [row for row in rows.values() if row.get("broken")]
     if broken:
         raise ValueError(
@@ -222,6 +224,29 @@ def _uninterrupted(command: Command, target: pathlib.Path) -> Setting:
     return Setting(command, caches, template, processes.read_left(reference, template))
 
 
+def _try_all(
+    setting: Setting,
+    waiting: Sequence[tuple[str, int]],
+    seed: int,
+    target: pathlib.Path,
+    num_processes: int,
+) -> Iterator[tuple[tuple[str, int], dict[str, Any]]]:
+    """Tries what is waiting, some at a time; yields each with what was seen as it is done."""
+    # Threads will do: the work is done by the processes that they wait for.
+    pool = futures.ThreadPoolExecutor(num_processes)
+    try:
+        tried = {
+            pool.submit(
+                _try, setting, *trial, seed, target / "trials" / "{}_{}".format(*trial)
+            ): trial
+            for trial in waiting
+        }
+        for done in futures.as_completed(tried):
+            yield tried[done], done.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
 def _try(
     setting: Setting, name: str, number: int, seed: int, folder: pathlib.Path
 ) -> dict[str, Any]:
@@ -259,11 +284,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--seed", type=int, default=0, help="of everything that is drawn")
     parser.add_argument("--kills", type=int, default=20, help="of each signal; default 20")
+    parser.add_argument("--processes", type=int, default=1, help="trials at a time; default 1")
     parser.add_argument("--only", nargs="+", choices=FAULTS, default=list(FAULTS), metavar="FAULT")
     parser.add_argument("--smoke", action="store_true", help="a try: one SIGTERM and one SIGKILL")
     parser.add_argument("--workdir", required=True, help="folder of the experiment")
     given = parser.parse_args(argv)
     options = {"seed": given.seed, "kills": given.kills, "only": given.only}
+    options |= {"num_processes": given.processes}
     if given.smoke:
         options |= {"kills": 1, "only": SMOKE_FAULTS}
     command = create_command(SMOKE if given.smoke else {})

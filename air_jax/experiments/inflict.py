@@ -125,10 +125,17 @@ def flip_bit(file: pathlib.Path, rng: np.random.Generator) -> None:
     file.write_bytes(data)
 
 
+def _take_caches(trial: Trial) -> None:
+    """Gives a trial caches of its own, without what other processes print there."""
+    trial.caches = trial.folder / "caches"
+    shutil.copytree(
+        trial.setting.caches, trial.caches, ignore=shutil.ignore_patterns(processes.OUTPUT + "*")
+    )
+
+
 def cut_scenes_short(trial: Trial) -> None:
     """A run is killed, and the file of its composed scenes cut short."""
-    trial.caches = trial.folder / "caches"
-    shutil.copytree(trial.setting.caches, trial.caches)
+    _take_caches(trial)
     _kill_after_two_checkpoints(trial)
     (file,) = trial.caches.rglob("scenes-*.npz")
     size = file.stat().st_size
@@ -140,8 +147,7 @@ def cut_scenes_short(trial: Trial) -> None:
 
 def cut_programs_short(trial: Trial) -> None:
     """A run is killed, and all files of compiled programs cut short."""
-    trial.caches = trial.folder / "caches"
-    shutil.copytree(trial.setting.caches, trial.caches)
+    _take_caches(trial)
     _kill_after_two_checkpoints(trial)
     for file in processes.compiled_programs(trial.caches).iterdir():
         if file.is_file() and file.stat().st_size:

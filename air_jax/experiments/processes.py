@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -18,7 +19,8 @@ import numpy as np
 from air_jax import checkpoint, export, kinds, writer
 
 # Far more than any of these takes: what still runs then hangs.
-PATIENCE = 240.0
+PATIENCE = 300.0
+OUTPUT = "output_"  # how the files begin that hold what processes print
 _TIMED = ("seconds", "steps_per_second")
 _STAMP = re.compile(r"^\d\d:\d\d:\d\d ", re.MULTILINE)
 
@@ -87,8 +89,9 @@ class Process:
 
     def __init__(self, command: Command, workdir: pathlib.Path, caches: pathlib.Path):
         self._workdir = workdir
-        self._output = caches / f"output_{os.getpid()}.txt"
         caches.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(prefix=OUTPUT, dir=caches)
+        self._output = pathlib.Path(name)
         environment = {
             **os.environ,
             # On a CPU a resumed run repeats an uninterrupted one bit for bit.
@@ -98,7 +101,7 @@ class Process:
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
             "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
         }
-        with open(self._output, "wb") as output:
+        with open(descriptor, "wb") as output:
             self._process = subprocess.Popen(
                 [
                     *(sys.executable, "-m", "air_jax.main"),
@@ -128,13 +131,13 @@ class Process:
         """What it has printed so far."""
         return self._output.read_text(encoding="utf-8", errors="replace")
 
-    def wait_until(self, condition: Callable[[], bool]) -> bool:
+    def wait_until(self, condition: Callable[[], bool], *, every: float = 0.005) -> bool:
         """Waits for something to happen; False if the process ended before, or nothing happened."""
         until = time.monotonic() + PATIENCE
         while not condition():
             if self._process.poll() is not None or time.monotonic() > until:
                 return False
-            time.sleep(0.001)
+            time.sleep(every)
         return True
 
     def wait_for(self, seconds: float) -> None:

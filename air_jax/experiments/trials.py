@@ -97,7 +97,7 @@ class Trial:
         step = number * command.checkpoint_every
         self.row["step_drawn"] = step
         half_written = self.checkpoints / f"{step:08d}.tmp"
-        if not process.wait_until(half_written.exists):
+        if not process.wait_until(half_written.exists, every=0.001):
             raise NotHit
         return half_written
 
