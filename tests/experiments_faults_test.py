@@ -14,6 +14,7 @@ from air_jax.experiments import faults, faults_report, inflict, processes, trial
 from air_jax.experiments.processes import Ended, Left, differences
 
 TEMPLATE = {"kernel": np.arange(1000, dtype=np.float32)}
+KEPT = {"broken": [], "equal": True, "refusals": []}
 LATER = [name for name in faults.FAULTS if name not in faults.SMOKE_FAULTS]
 
 
@@ -198,19 +199,48 @@ def test_a_moment_that_is_always_missed_is_no_success(trial, monkeypatch):
     assert row == {"broken": ["the moment was missed 5 times"]}
 
 
+@pytest.mark.parametrize(
+    ("commit", "tried"), [("abc", [0, 1, 2]), ("abc-dirty", [0, 0, 1, 2]), (None, [0, 1, 2])]
+)
+def test_trials_of_the_same_code_are_kept(tmp_path, monkeypatch, commit, tried):
+    numbers = []
+
+    def attempt(setting, name, number, *_):
+        numbers.append(number)
+        return {"exit": -9, "reached": 9, "resumed_from": 9, "lost": 0, **KEPT}
+
+    monkeypatch.setattr(faults.provenance, "surroundings", lambda: {"commit": commit})
+    monkeypatch.setattr(faults, "_uninterrupted", lambda *_: None)
+    monkeypatch.setattr(faults, "_try", attempt)
+    command = faults.create_command({})
+    for kills in (1, 3):
+        results = faults.run(command, str(tmp_path), kills=kills, only=["sigkill"])
+    assert numbers == tried
+    assert [row["trial"] for row in results["trials"]] == [0, 1, 2]
+    assert "| 3 of 3 | at most 0 |" in (tmp_path / "table.md").read_text()
+
+
+def test_a_broken_promise_is_an_error_that_says_where(tmp_path, monkeypatch):
+    monkeypatch.setattr(faults, "_uninterrupted", lambda *_: None)
+    monkeypatch.setattr(faults, "_try", lambda *_: {**KEPT, "exit": -9, "broken": ["lost"]})
+    with pytest.raises(ValueError, match=r"1 of 1 trials broke a promise.*faults.json"):
+        faults.run(faults.create_command({}), str(tmp_path), kills=1, only=["sigkill"])
+    (row,) = json.loads((tmp_path / "faults.json").read_text())["trials"]
+    assert row["broken"] == ["lost"]
+
+
 def test_no_kills_are_refused(tmp_path):
     with pytest.raises(ValueError, match="--kills is 0"):
         faults.run(processes.Command((), {}), str(tmp_path), kills=0)
 
 
 def test_the_table_counts_endings_and_has_the_most_steps_lost():
-    whole = {"broken": [], "equal": True, "refusals": []}
     rows = [
-        {**whole, "fault": "sigterm", "exit": 143, "lost": 0},
-        {**whole, "fault": "sigterm", "exit": -15, "lost": 30},
-        {**whole, "fault": "sigterm", "exit": 143, "lost": 0, "equal": False, "broken": ["no"]},
+        {**KEPT, "fault": "sigterm", "exit": 143, "lost": 0},
+        {**KEPT, "fault": "sigterm", "exit": -15, "lost": 30},
+        {**KEPT, "fault": "sigterm", "exit": 143, "lost": 0, "equal": False, "broken": ["no"]},
         {"fault": "disk_full", "skipped": "no mount"},
-        {**whole, "fault": "file_size", "exit": 1, "lost": 40, "refusals": ["full"]},
+        {**KEPT, "fault": "file_size", "exit": 1, "lost": 40, "refusals": ["full"]},
     ]
     texts = {"sigterm": "TERM", "disk_full": "disk full", "file_size": "large files"}
     summary = faults_report.summarise(rows)
