@@ -19,7 +19,7 @@ import numpy as np
 from air_jax import checkpoint, export, kinds, writer
 
 # Far more than any of these takes: what still runs then hangs.
-PATIENCE = 300.0
+PATIENCE = 600.0
 OUTPUT = "output_"  # how the files begin that hold what processes print
 _TIMED = ("seconds", "steps_per_second")
 _STAMP = re.compile(r"^\d\d:\d\d:\d\d ", re.MULTILINE)
