@@ -1,6 +1,7 @@
 """Files that appear whole, and where what can be made again is kept."""
 
 import contextlib
+import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +19,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
       path: file to write; its folder is created where absent.
 
     Raises:
-      OSError: if the file or its folder cannot be written.
+      OSError: if the file or its folder cannot be written; names it.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -31,8 +32,30 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
             # Else a machine that goes down may keep the new name with none of the contents.
             os.fsync(file.fileno())
         os.replace(temporary, path)
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        # A write that fails, on a full disk for one, does not know its file.
+        raise not_written(error, path, "what was there before is intact") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def not_written(error: OSError, path: str | os.PathLike[str], state: str) -> OSError:
+    """An error of the same kind that names the file and the remedy.
+
+    Args:
+      error: of a write.
+      path: what was not written.
+      state: what is there now, for the message.
+    """
+    code = error.errno or errno.EIO
+    return OSError(
+        code,
+        f"{os.strerror(code)}: not written, {state}; once the disk can be written again, give the "
+        "same command again",
+        os.fspath(path),
+    )
 
 
 def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:

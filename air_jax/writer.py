@@ -4,11 +4,14 @@ Scalars go to `metrics.jsonl`, one line an entry, and to TensorBoard. JSON has n
 infinity; both are written as null.
 """
 
+import contextlib
 import json
 import math
 import os
+import socket
 import sys
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
@@ -16,12 +19,13 @@ from typing import Any, TextIO
 import numpy as np
 from absl import logging
 
-from air_jax.files import write_atomically
+from air_jax.files import not_written, write_atomically
 
 METRICS_FILE = "metrics.jsonl"
 TENSORBOARD_DIR = "tensorboard"
 _CLEAR_LINE = "\r\x1b[K"
 _BAR_WIDTH = 20
+_FLUSH_SECONDS = 10.0  # TensorBoard's events; the longest that a reader waits
 
 
 class Writer:
@@ -67,14 +71,11 @@ class Writer:
         path = workdir / METRICS_FILE
         _drop_after(path, start_step)
         self._metrics = open(path, "a", encoding="utf-8")  # noqa: SIM115 (closed in close())
+        self._path = path
         self._events = None
         if tensorboard:
-            # Here, because importing it takes longer than everything else in this file.
-            from tensorboardX import SummaryWriter
-
-            self._events = SummaryWriter(
-                str(workdir / TENSORBOARD_DIR), purge_step=start_step + 1 if start_step else 0
-            )
+            purge_step = start_step + 1 if start_step else 0
+            self._events = _Events(workdir / TENSORBOARD_DIR, purge_step=purge_step)
 
     def scalars(self, step: int, split: str, metrics: Mapping[str, Any]) -> None:
         """Appends one entry, on disk when this returns.
@@ -87,23 +88,26 @@ class Writer:
 
         Raises:
           ValueError: if a metric is called "step" or "split".
+          OSError: if it cannot be written, on a full disk for one.
         """
         values = {name: float(value) for name, value in metrics.items()}
         reserved = {"step", "split"} & values.keys()
         if reserved:
             raise ValueError(f"the names {sorted(reserved)} are taken; rename these metrics")
         entry = {"step": int(step), "split": split, **values}
-        self._metrics.write(json.dumps(_jsonable(entry), allow_nan=False) + "\n")
-        self._metrics.flush()
+        line = json.dumps(_jsonable(entry), allow_nan=False) + "\n"
+        with _naming(self._path):
+            self._metrics.write(line)
+            self._metrics.flush()
         if self._events is not None:
             for name, value in values.items():
                 if math.isfinite(value):
-                    self._events.add_scalar(f"{split}/{name}", value, int(step))
+                    self._events.scalar(f"{split}/{name}", value, int(step))
 
     def text(self, tag: str, text: str) -> None:
         """Shows `text` (Markdown) in TensorBoard; does nothing without it."""
         if self._events is not None:
-            self._events.add_text(tag, text)
+            self._events.text(tag, text)
 
     def progress(
         self, step: int, metrics: Mapping[str, Any], steps_per_second: float | None = None
@@ -145,10 +149,13 @@ class Writer:
         if self._bar:
             self._print("\n")
             self._bar = ""
-        self._metrics.close()
-        if self._events is not None:
-            self._events.close()
-            self._events = None
+        events, self._events = self._events, None
+        try:
+            with _naming(self._path):
+                self._metrics.close()
+        finally:
+            if events is not None:
+                events.close()
 
     def __enter__(self) -> "Writer":
         """Returns itself."""
@@ -160,12 +167,66 @@ class Writer:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Closes, also after an error."""
-        self.close()
+        """Closes, also after an error, which another one of the same disk shall not hide."""
+        with contextlib.suppress(*() if exc is None else (OSError,)):
+            self.close()
 
     def _print(self, text: str) -> None:
         self._stream.write(text)
         self._stream.flush()
+
+
+class _Events:
+    """TensorBoard's events, written by the thread that calls.
+
+    tensorboardX's `SummaryWriter` writes in a thread of its own: where that one has died of a full
+    disk, the training waits for it without end.
+
+    Args:
+      folder: of the event files; created where absent.
+      purge_step: from where on earlier events are hidden.
+    """
+
+    def __init__(self, folder: Path, *, purge_step: int):
+        # Here, because importing it takes longer than everything else in this file.
+        from tensorboardX import RecordWriter, summary
+        from tensorboardX.proto.event_pb2 import Event, SessionLog
+
+        self._event, self._summary, self._folder = Event, summary, folder
+        self._flushed = time.monotonic()
+        folder.mkdir(parents=True, exist_ok=True)
+        name = f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}.{os.getpid()}"
+        self._file = RecordWriter(str(folder / name))
+        self._add(file_version="brain.Event:2")
+        self._add(step=purge_step, session_log=SessionLog(status=SessionLog.START))
+
+    def scalar(self, tag: str, value: float, step: int) -> None:
+        self._add(step=step, summary=self._summary.scalar(tag, value))
+        if time.monotonic() - self._flushed > _FLUSH_SECONDS:
+            with _naming(self._folder):
+                self._file.flush()
+            self._flushed = time.monotonic()
+
+    def text(self, tag: str, text: str) -> None:
+        self._add(summary=self._summary.text(tag, text))
+
+    def close(self) -> None:
+        with _naming(self._folder):
+            self._file.close()
+
+    def _add(self, **content: Any) -> None:
+        with _naming(self._folder):
+            event = self._event(wall_time=time.time(), **content)
+            self._file.write(event.SerializeToString())
+
+
+@contextlib.contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Has an error of writing name the file and the remedy."""
+    try:
+        yield
+    except OSError as error:
+        raise not_written(error, path, "entries from here on are missing") from error
 
 
 def read_scalars(workdir: str | os.PathLike[str], split: str | None = None) -> list[dict[str, Any]]:

@@ -74,8 +74,10 @@ def test_a_full_disk_leaves_what_there_was_and_nothing_else(tmp_path, monkeypatc
     write_atomically(tmp_path / "a", b"old")
     with monkeypatch.context() as patch:
         patch.setattr(os, where, fail)
-        with pytest.raises(OSError, match="No space left on device"):
+        with pytest.raises(OSError, match="No space left.*the same command again") as error:
             write_atomically(tmp_path / "a", b"new")
+    # Of a write the system does not say of which file.
+    assert (error.value.errno, error.value.filename) == (errno.ENOSPC, str(tmp_path / "a"))
     assert names_in(tmp_path) == ["a"]
     assert (tmp_path / "a").read_bytes() == b"old"
 

@@ -41,9 +41,12 @@ LAYERS = (
     {"monitor"},
     {"loop", "program"},
     {"main"},
-    {"experiments.arguments", "experiments.runs"},
+    {"experiments.arguments", "experiments.processes", "experiments.runs"},
+    {"experiments.trials"},
+    {"experiments.inflict"},
     {
         "experiments.estimators_report",
+        "experiments.faults_report",
         "experiments.generalization_report",
         "experiments.occlusion_report",
         "experiments.parsing_report",
@@ -58,6 +61,7 @@ LAYERS = (
     {"experiments.ablation", "experiments.representation"},
     {"experiments.contenders3d"},
     {
+        "experiments.faults",
         "experiments.occlusion",
         "experiments.parsing",
         "experiments.realism",

@@ -1,5 +1,6 @@
 """What the writer leaves on disk and on the terminal."""
 
+import errno
 import io
 import json
 import math
@@ -164,6 +165,31 @@ def test_tensorboard_writes_without_a_warning(tmp_path):
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert (tmp_path / "tensorboard").is_dir()
+
+
+def test_a_full_disk_names_the_scalars_and_the_remedy(tmp_path):
+    log = quiet(tmp_path)
+    log._metrics.close()
+    log._metrics = open("/dev/full", "a")  # noqa: SIM115
+    with pytest.raises(OSError, match="the same command again") as error, log:
+        log.scalars(1, "train", {"elbo": 1.5})
+    # What it says is not hidden by the failure to close the same file.
+    assert (error.value.errno, error.value.filename) == (
+        errno.ENOSPC,
+        str(tmp_path / "metrics.jsonl"),
+    )
+
+
+def test_a_full_disk_stops_tensorboard_too_and_nothing_waits_for_it(tmp_path):
+    log = quiet(tmp_path, tensorboard=True)
+    log._events._file._writer.close()
+    log._events._file._writer = open("/dev/full", "wb")  # noqa: SIM115
+    # More than fits into a buffer.
+    with pytest.raises(OSError, match="the same command again") as error, log:
+        for step in range(1000):
+            log.scalars(step, "train", {"elbo": 1.5})
+    assert error.value.filename == str(tmp_path / "tensorboard")
+    assert len(lines(tmp_path)) == step + 1
 
 
 def test_elsewhere_than_on_a_terminal_progress_is_plain_lines(tmp_path):
