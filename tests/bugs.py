@@ -271,8 +271,8 @@ BUGS = (
     Bug(
         "the same batch at every step of a call",
         "air_jax/parallel.py",
-        "images = dataset[indices[now]]",
-        "images = dataset[indices[0]]",
+        "images = dataset[now] if streamed else dataset[indices[now]]",
+        "images = dataset[0] if streamed else dataset[indices[0]]",
         (DAIR_ENUMERATE,),
     ),
     Bug(
