@@ -14,7 +14,7 @@ import numpy as np
 
 from air_jax import distributions, estimators, objectives, parallel, train, trained
 from air_jax.distributions import UnaryCode
-from air_jax.models.air3d import AIR3D, create_air3d, prior_over_counts
+from air_jax.models.air3d import AIR3D, CERTAIN, create_air3d
 from air_jax.models.modules import create_baseline
 from air_jax.models.trace import Trace
 from air_jax.objectives import LossOutput
@@ -353,3 +353,10 @@ def create_model(config: Mapping[str, Any], params: Any) -> Model3D:
     prior = distributions.create_prior(**config["prior"], num_steps=air.num_steps)
     final = prior_over_counts(air, prior(jnp.asarray(config["prior"]["steps"])))
     return Model3D(air=air, params=params, prior=final, config=dict(config))
+
+
+def prior_over_counts(air: AIR3D, prior: UnaryCode) -> UnaryCode:
+    """p(z_pres): the config's, or that of N objects where all of them are known to be there."""
+    if not air.fixed_count:
+        return prior
+    return UnaryCode(jnp.full((air.num_steps,), CERTAIN))

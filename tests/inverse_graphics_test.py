@@ -23,7 +23,6 @@ from air_jax.evaluate3d import project
 from air_jax.experiments import ablation, contenders3d
 from air_jax.inverse_graphics import Objects3D
 from air_jax.kinds import load
-from air_jax.models import air3d
 from air_jax.models.air3d import create_air3d
 from air_jax.models.scene3d import create_scene3d
 from air_jax.models.supervised import Prediction
@@ -124,7 +123,7 @@ def test_enumeration_is_what_the_score_function_is_on_average():
     )
     images = jnp.array(create_tabletop(**config["data"]).train.images[:1] / 255.0, jnp.float32)
     params = {"model": jax.jit(air.init)(jax.random.key(0), images, air.mean_noise(1))["params"]}
-    prior = air3d.prior_over_counts(air, UnaryCode(jnp.zeros(1)))
+    prior = inverse_graphics.prior_over_counts(air, UnaryCode(jnp.zeros(1)))
 
     def gradients(surrogate):
         def one(key):

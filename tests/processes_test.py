@@ -21,7 +21,7 @@ _SMALL = {
     "train.evaluate_every": 10,
     "train.checkpoint_every": 10,
     "train.validation_images": 8,
-    "data.num_train": 40,
+    "data.num_train": 64,
     "data.num_validation": 8,
     "data.num_test": 8,
     "evaluation.iwae_images": 0,

@@ -10,14 +10,14 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from air_jax.distributions import UnaryCode, WrappedNormal
+from air_jax.distributions import WrappedNormal
 from air_jax.models import modules
 from air_jax.models.air import error_canvas
 from air_jax.models.scene3d import CAMERA_SIZE, POSE_SIZE, Scene3D, create_scene3d
 from air_jax.models.trace import Trace
 
 # Log-odds of an object that is always there: its probability is 1 in float32.
-_CERTAIN = 40.0
+CERTAIN = 40.0
 # Log-probability of what an exploring law never does.
 _IMPOSSIBLE = -70.0
 VARIANTS = ("air", "dair")
@@ -239,7 +239,7 @@ class AIR3D(nn.Module):
         }
 
     def _decisions(self, hidden):
-        logits = jnp.full((len(hidden), 1), _CERTAIN)
+        logits = jnp.full((len(hidden), 1), CERTAIN)
         if not self.fixed_count:
             logits = self.predict_pres(hidden)
         log_probs = nn.log_softmax(self.predict_what(hidden))
@@ -402,10 +402,3 @@ def create_air3d(
     # Here, because the noise of a pass has this size too.
     modules.check_num_steps(air.num_steps)
     return air
-
-
-def prior_over_counts(air: AIR3D, prior: UnaryCode) -> UnaryCode:
-    """p(z_pres): the config's, or that of N objects where all of them are known to be there."""
-    if not air.fixed_count:
-        return prior
-    return UnaryCode(jnp.full((air.num_steps,), _CERTAIN))
