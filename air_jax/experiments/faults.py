@@ -77,12 +77,14 @@ class Fault(NamedTuple):
       share: of `--kills`, how often it is tried.
       inflict: breaks a run, goes on with it, and notes what it sees in the trial.
       options: of `inflict`.
+      together: processes that train together.
     """
 
     text: str
     share: float
     inflict: Callable[..., None]
     options: Mapping[str, Any]
+    together: int = 1
 
 
 def create_command(changes: ablation.Changes) -> Command:
@@ -108,7 +110,6 @@ FAULTS = {
     "sigkill_evaluating": Fault(
         "SIGKILL during the evaluation", 0.1, inflict.signal_evaluating, _KILL
     ),
-    # Here belongs: of several processes that train together, one is killed.
     "disk_full": Fault(
         "disk full at a random moment", 0.1, inflict.fill_disk, {"while_saving": False}
     ),
@@ -128,6 +129,11 @@ FAULTS = {
     "scenes_truncated": Fault("cached scenes cut short", 0.05, inflict.cut_scenes_short, {}),
     "programs_truncated": Fault(
         "compiled programs cut short", 0.05, inflict.cut_programs_short, {}
+    ),
+    "process_killed": Fault(
+        "one of two processes that train together killed",
+        *(0.2, inflict.kill_one_of_several, {}),
+        together=2,
     ),
 }
 SMOKE_FAULTS = ("sigterm", "sigkill")
@@ -177,8 +183,9 @@ def run(
     planned.sort(key=lambda trial: trial[1] / counts[trial[0]])
     waiting = [trial for trial in planned if trial not in rows]
     if waiting:
-        setting = _uninterrupted(command, target)
-        for (name, number), row in _try_all(setting, waiting, seed, target, num_processes):
+        together = {FAULTS[name].together for name, _ in waiting}
+        settings = {number: _uninterrupted(command, target, number) for number in together}
+        for (name, number), row in _try_all(settings, waiting, seed, target, num_processes):
             rows[name, number] = {"fault": name, "trial": number, **row}
             logging.info("%s", faults_report.sentence(rows[name, number]))
             _write(target, {**results, "trials": _sorted(rows)})
@@ -212,22 +219,23 @@ def _sorted(rows: Mapping[tuple[str, int], Any]) -> list[dict[str, Any]]:
     return [rows[key] for key in sorted(rows, key=lambda key: (names.index(key[0]), key[1]))]
 
 
-def _uninterrupted(command: Command, target: pathlib.Path) -> Setting:
-    """Runs once without a fault, anew: the reference."""
-    reference, caches = target / "uninterrupted", target / "caches"
+def _uninterrupted(command: Command, target: pathlib.Path, together: int) -> Setting:
+    """Runs once without a fault, anew, in so many processes: the reference."""
+    reference, caches = target / f"uninterrupted_{together}", target / "caches"
     shutil.rmtree(reference, ignore_errors=True)
-    with Process(command, reference, caches) as process:
+    with Process(command, reference, caches, together) as process:
         ended = process.end()
     if ended.code != 0:
         raise ValueError(
             f"{reference}: a run without a fault ended with {ended.code}: {ended.text}"
         )
     template = command.template()
-    return Setting(command, caches, template, processes.read_left(reference, template))
+    left = processes.read_left(reference, template)
+    return Setting(command, caches, template, left, together)
 
 
 def _try_all(
-    setting: Setting,
+    settings: Mapping[int, Setting],
     waiting: Sequence[tuple[str, int]],
     seed: int,
     target: pathlib.Path,
@@ -239,7 +247,11 @@ def _try_all(
     try:
         tried = {
             pool.submit(
-                _try, setting, *trial, seed, target / "trials" / "{}_{}".format(*trial)
+                _try,
+                settings[FAULTS[trial[0]].together],
+                *trial,
+                seed,
+                target / "trials" / "{}_{}".format(*trial),
             ): trial
             for trial in waiting
         }

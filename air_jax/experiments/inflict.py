@@ -60,6 +60,25 @@ def signal_evaluating(trial: Trial, *, number: signal.Signals) -> None:
     trial.promise(trial.row["stage"] == "evaluation", "evaluated before the last step was saved")
 
 
+def kill_one_of_several(trial: Trial) -> None:
+    """Of the processes that train together one is killed; their launcher ends the others."""
+    with trial.start() as process:
+        _draw_a_step(trial, process)
+        members = process.members()
+        trial.row["killed"] = killed = int(trial.rng.integers(trial.setting.together))
+        if len(members) == trial.setting.together:
+            os.kill(members[killed], signal.SIGKILL)
+        ended = process.end()
+        left = process.members()
+    if ended.code == 0:
+        raise NotHit
+    trial.stopped(ended, tracebacks=True)
+    code = 128 + signal.SIGKILL
+    trial.promise(ended.code == code, f"ended with {ended.code}, expected {code}")
+    trial.promise(not left, f"{len(left)} processes went on without the one that was killed")
+    trial.resume()
+
+
 def _go_on_after(trial: Trial, number: signal.Signals, ended: Ended) -> None:
     if ended.code == 0:
         raise NotHit

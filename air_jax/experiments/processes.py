@@ -85,9 +85,12 @@ class Process:
       command: what it trains.
       workdir: of the run.
       caches: folder of what processes may share: composed scenes and compiled programs.
+      together: of 2 or more, this process is the launcher of so many that train together.
     """
 
-    def __init__(self, command: Command, workdir: pathlib.Path, caches: pathlib.Path):
+    def __init__(
+        self, command: Command, workdir: pathlib.Path, caches: pathlib.Path, together: int = 1
+    ):
         self._workdir = workdir
         caches.mkdir(parents=True, exist_ok=True)
         descriptor, name = tempfile.mkstemp(prefix=OUTPUT, dir=caches)
@@ -101,12 +104,17 @@ class Process:
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
             "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
         }
+        config, *overrides = command.arguments
+        arguments = [sys.executable, "-m", "air_jax.main", config, *overrides]
+        arguments += [f"--workdir={workdir}"]
+        if together > 1:
+            arguments = ["launch/local_processes.sh", *overrides]
+            environment |= {"CONFIG": config.removeprefix("--config="), "WORKDIR": str(workdir)}
+            environment |= {"NUM_PROCESSES": str(together), "NUM_DEVICES": "1"}
+            environment["PYTHON"] = sys.executable
         with open(descriptor, "wb") as output:
             self._process = subprocess.Popen(
-                [
-                    *(sys.executable, "-m", "air_jax.main"),
-                    *(*command.arguments, f"--workdir={workdir}"),
-                ],
+                arguments,
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -117,14 +125,26 @@ class Process:
         return self
 
     def __exit__(self, *_: object) -> None:
+        members = self.members() if self._process.poll() is None else []
         self._process.kill()
         self._process.wait()
+        for member in members:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(member, signal.SIGKILL)
         self._output.unlink(missing_ok=True)
 
     @property
     def number(self) -> int:
         """Its process number."""
         return self._process.pid
+
+    def members(self) -> list[int]:
+        """Process numbers of those that train together, where this one is their launcher."""
+        children = pathlib.Path(f"/proc/{self.number}/task/{self.number}/children")
+        try:
+            return [int(number) for number in children.read_text().split()]
+        except OSError:
+            return []
 
     @property
     def text(self) -> str:

@@ -33,12 +33,14 @@ class Setting(NamedTuple):
       caches: composed scenes and compiled programs.
       template: of the state.
       reference: what an uninterrupted run left.
+      together: processes that train together.
     """
 
     command: Command
     caches: pathlib.Path
     template: Any
     reference: Left
+    together: int = 1
 
 
 class Trial:
@@ -77,7 +79,8 @@ class Trial:
 
     def start(self) -> Process:
         """Starts the run or goes on with it."""
-        return Process(self.setting.command, self.workdir, self.caches)
+        setting = self.setting
+        return Process(setting.command, self.workdir, self.caches, setting.together)
 
     def wait(self, process: Process, step: int, longest: float) -> None:
         """Waits until a step is logged, and then for a random time up to `longest` seconds."""
