@@ -171,7 +171,7 @@ def test_calls_of_another_length_take_the_same_steps(finished, tmp_path, monkeyp
 
 def test_a_finished_run_evaluates_again_without_training(finished, monkeypatch):
     workdir, results, _ = finished
-    monkeypatch.setattr(train, "create_train_step", None)
+    monkeypatch.setattr(loop, "_train", None)
     (again,) = loop.evaluate_run(tiny_config(estimator="nvil"), str(workdir))
     assert again["iwae_num_images"] == 24
     for name in ("count_accuracy", "elbo", "average_precision_50", "step"):
