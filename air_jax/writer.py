@@ -25,7 +25,7 @@ METRICS_FILE = "metrics.jsonl"
 TENSORBOARD_DIR = "tensorboard"
 _CLEAR_LINE = "\r\x1b[K"
 _BAR_WIDTH = 20
-_FLUSH_SECONDS = 10.0  # TensorBoard's events; the longest that a reader waits
+_FLUSH_SECONDS = 10.0  # how rarely TensorBoard's events are sent to the disk
 
 
 class Writer:
