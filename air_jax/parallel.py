@@ -20,6 +20,7 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+from absl import logging
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
@@ -28,7 +29,7 @@ from air_jax.files import user_cache
 AXIS_NAME = "batch"
 
 # A step is hundreds of kernels of a few microseconds, and what it takes is their latency.
-_GPU_OPTIONS = {
+_GPU_OPTIONS: dict[str, Any] = {
     # The whole loop over the steps is one CUDA graph, launched once a call,
     "xla_gpu_enable_command_buffer": (
         "FUSION,CUBLAS,CUBLASLT,CUDNN,CUSTOM_CALL,COLLECTIVES,DYNAMIC_SLICE_FUSION,CONDITIONAL,WHILE"
@@ -330,8 +331,8 @@ class Steps:
 
     def compile(self, *arguments: Any) -> jax.stages.Compiled:
         """Compiles for arguments like these, placed as they will be."""
-        options = _GPU_OPTIONS if jax.default_backend() == "gpu" else None
-        self._compiled = self._mapped.lower(*arguments).compile(options)
+        lowered = self._mapped.lower(*arguments)
+        self._compiled = _compile_for_gpu(lowered) if _is_gpu() else lowered.compile()
         return self._compiled
 
     def __call__(
@@ -342,6 +343,20 @@ class Steps:
         state, scalars = compiled(state, positions, dataset, key)
         # One transfer for all of them.
         return state, jax.tree.unflatten(self._structure, list(jax.device_get(scalars)))
+
+
+def _is_gpu() -> bool:
+    return jax.default_backend() == "gpu"
+
+
+def _compile_for_gpu(lowered: jax.stages.Lowered) -> jax.stages.Compiled:
+    try:
+        return lowered.compile(_GPU_OPTIONS)
+    except jax.errors.JaxRuntimeError as error:
+        if "No such compile option" not in str(error):
+            raise
+        logging.warning("steps will be slower than they could: %s", error)
+        return lowered.compile()
 
 
 def pmap_steps(

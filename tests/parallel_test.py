@@ -213,3 +213,20 @@ def test_steps_see_what_was_drawn_for_the_state_s_own_step(dataset):
     indices, keys = parallel.draw_examples(len(dataset), key, jnp.asarray(6), positions)
     np.testing.assert_allclose(state.images, dataset[np.asarray(indices)] / 255.0, rtol=1e-6)
     np.testing.assert_array_equal(state.keys, jax.random.key_data(keys))
+
+
+def test_the_compiler_knows_the_options_for_gpus():
+    # The compiler for CPUs takes them too, and has no use for them.
+    lowered = jax.jit(lambda x: x + 1).lower(1.0)
+    assert lowered.compile(parallel._GPU_OPTIONS)(1.0) == 2.0
+    with pytest.raises(jax.errors.JaxRuntimeError, match="No such compile option"):
+        lowered.compile({"xla_gpu_of_another_time": 1})
+
+
+def test_a_compiler_that_does_not_know_them_compiles_without(monkeypatch, dataset, caplog):
+    monkeypatch.setattr(parallel, "_is_gpu", lambda: True)
+    monkeypatch.setattr(parallel, "_GPU_OPTIONS", {"xla_gpu_of_another_time": 1})
+    step, state = training("enumerate")
+    state, _ = run_pmap(step, state, dataset)
+    assert int(state.step) == STEPS
+    assert "xla_gpu_of_another_time" in caplog.text
