@@ -24,8 +24,8 @@ from air_jax.seeds import create_seeds
 from configs import air, dair, smoke
 
 FILE = pathlib.Path(__file__).with_suffix(".json")
-# A mean over the seeds of a test may be so many of its own standard deviations off. Were the 110
-# points of a curve normal and independent, one sound run in a thousand would leave a band of 48
+# A mean over the seeds of a test may be so many of its own standard deviations off. Were the 100
+# points of a run normal and independent, one sound run in a thousand would leave a band of 48
 # seeds, and one in two hundred a band of 24.
 WIDTH = 5.0
 
@@ -96,7 +96,8 @@ def train_curves(run: Run, seeds: Sequence[int]) -> dict[str, np.ndarray]:
 
     A curve has, of every scalar of the train step and every block of steps, the mean ("elbo") and
     the standard deviation from step to step ("elbo, from step to step"): examples that share their
-    noise, or steps their batch, move the latter at once.
+    noise, or steps their batch, move the latter at once. Of gradients' norms it would be that of
+    one rare step with many times the usual norm, which sound runs have too.
 
     Args:
       run: what to train.
@@ -124,8 +125,9 @@ def train_curves(run: Run, seeds: Sequence[int]) -> dict[str, np.ndarray]:
         for name in calls[0]:
             blocks = np.split(np.concatenate([call[name] for call in calls]), run.ends[:-1])
             curves.setdefault(name, []).append(np.array([block.mean() for block in blocks]))
-            varied = np.array([block.std() for block in blocks])
-            curves.setdefault(f"{name}, from step to step", []).append(varied)
+            if not name.startswith("gradient_norm"):
+                varied = np.array([block.std() for block in blocks])
+                curves.setdefault(f"{name}, from step to step", []).append(varied)
     return {name: np.stack(rows) for name, rows in curves.items()}
 
 
