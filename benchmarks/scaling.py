@@ -170,7 +170,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--estimator", default="nvil")
     parser.add_argument("--devices", nargs="+", type=int, default=[1, 2, 4])
     parser.add_argument("--batch-size", type=int, default=64, help="strong; weak, of a device")
-    parser.add_argument("--num-calls", type=int, default=20, help=f"of {_STEPS_PER_CALL} steps")
+    parser.add_argument("--num-calls", type=int, default=6, help=f"of {_STEPS_PER_CALL} steps")
     parser.add_argument("--step-seconds", type=float, default=1 / 2607, help="of one accelerator")
     parser.add_argument("--devices-per-host", type=int, default=8)
     parser.add_argument("--bandwidth", type=float, default=300.0, help="GB/s within a host")
@@ -193,7 +193,9 @@ def benchmark(argv: Sequence[str] | None = None) -> None:
         print(json.dumps(measure_case(**json.loads(arguments.case))))
         return
     shared = {name: getattr(arguments, name) for name in ("config", "estimator", "num_calls")}
-    rows, machine, base = [], {}, 0.0
+    settings = {name: value for name, value in vars(arguments).items() if name != "out"}
+    rows: list[dict[str, Any]] = []
+    base = 0.0
     for scaling, processes, devices, batch_size in _cases(arguments):
         result = _run_case({**shared, "batch_size": batch_size}, processes, devices)
         machine = result.pop("machine")
@@ -202,26 +204,25 @@ def benchmark(argv: Sequence[str] | None = None) -> None:
             base = result["images_per_second"]
         kept = result["images_per_second"] / base
         rows.append({**place, "batch_size": batch_size, "kept": kept, **result})
-    num_bytes = max(row["all_reduce_bytes"] for row in rows)
-    estimated = estimates(arguments, num_bytes)
-    if arguments.out:
-        settings = {name: value for name, value in vars(arguments).items() if name != "out"}
-        written = {"machine": machine, "settings": settings, "rows": rows, "estimates": estimated}
-        write_json(arguments.out, written)
+        estimated = estimates(arguments, max(row["all_reduce_bytes"] for row in rows))
+        if arguments.out:
+            measured = {"machine": machine, "settings": settings}
+            write_json(arguments.out, {**measured, "rows": rows, "estimates": estimated})
+        print(" | ".join(_line(rows[-1])), file=sys.stderr)
     print(_table(rows), _estimates_table(estimated), sep="\n", end="")
+
+
+def _line(row: Mapping[str, Any]) -> tuple[str, ...]:
+    return (
+        *(row["scaling"], str(row["processes"]), str(row["devices"]), str(row["batch_size"])),
+        f"{measure.Spread(**row['steps_per_second']):.3g}",
+        f"{100 * row['kept']:.0f} %",
+    )
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> str:
     header = ("scaling", "processes", "devices", "batch", "steps/s [quartiles]", "images/s kept")
-    lines = [
-        (
-            *(row["scaling"], str(row["processes"]), str(row["devices"]), str(row["batch_size"])),
-            f"{measure.Spread(**row['steps_per_second']):.3g}",
-            f"{100 * row['kept']:.0f} %",
-        )
-        for row in rows
-    ]
-    return tables.markdown(header, lines)
+    return tables.markdown(header, [_line(row) for row in rows])
 
 
 def _estimates_table(rows: Sequence[Mapping[str, Any]]) -> str:
