@@ -92,8 +92,8 @@ BUGS = (
         "gradients = gradients",
         (
             AIR_NVIL,
-            f"{WHOLE}[dair_enumerate]",
             DAIR_ENUMERATE,
+            f"{WHOLE}[dair_enumerate]",
             "tests/train_test.py::test_mapped_devices_average_gradients_metrics_and_statistics",
         ),
     ),
@@ -136,7 +136,7 @@ BUGS = (
         "air_jax/estimators.py",
         "value = value + baseline_loss",
         "value = value + 0.0 * baseline_loss",
-        (AIR_NVIL,),
+        (AIR_NVIL, f"{WHOLE}[dair_nvil]"),
     ),
     Bug(
         "signal without the likelihood of the canvas so far",
