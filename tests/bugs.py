@@ -32,14 +32,20 @@ BUGS = (
         "air_jax/estimators.py",
         'terms["log_p_pres"] - terms["kl_where"] - terms["kl_what"]',
         'terms["log_p_pres"] - terms["kl_where"] + terms["kl_what"]',
-        (AIR_NVIL,),
+        (
+            AIR_NVIL,
+            f"{WHOLE}[air_nvil]",
+        ),
     ),
     Bug(
         "sign of the KLs (enumerate)",
         "air_jax/objectives.py",
         "prior.log_prob_counts() - kl",
         "prior.log_prob_counts() + kl",
-        (DAIR_ENUMERATE,),
+        (
+            DAIR_ENUMERATE,
+            f"{WHOLE}[dair_enumerate]",
+        ),
     ),
     Bug(
         "KL of objects that are absent",
@@ -87,6 +93,7 @@ BUGS = (
         (
             AIR_NVIL,
             DAIR_ENUMERATE,
+            f"{WHOLE}[dair_enumerate]",
             "tests/train_test.py::test_mapped_devices_average_gradients_metrics_and_statistics",
         ),
     ),
@@ -129,7 +136,7 @@ BUGS = (
         "air_jax/estimators.py",
         "value = value + baseline_loss",
         "value = value + 0.0 * baseline_loss",
-        (AIR_NVIL,),
+        (AIR_NVIL, f"{WHOLE}[dair_nvil]"),
     ),
     Bug(
         "signal without the likelihood of the canvas so far",
@@ -159,7 +166,10 @@ BUGS = (
         "air_jax/estimators.py",
         "return -(jnp.exp(log_q) * elbo).sum(-1)",
         "return -(jax.lax.stop_gradient(jnp.exp(log_q)) * elbo).sum(-1)",
-        (DAIR_ENUMERATE,),
+        (
+            DAIR_ENUMERATE,
+            f"{WHOLE}[air_enumerate]",
+        ),
     ),
     Bug(
         "prior's schedule half as fast",

@@ -87,6 +87,7 @@ RUNS = {
     "small_dair_enumerate": Run(functools.partial(_small, "dair", "enumerate"), SMALL_ENDS, 4),
     "air_nvil": Run(functools.partial(_whole, air.get_config, "nvil"), WHOLE_ENDS, 1),
     "air_enumerate": Run(functools.partial(_whole, air.get_config, "enumerate"), WHOLE_ENDS, 1),
+    "dair_nvil": Run(functools.partial(_whole, dair.get_config, "nvil"), WHOLE_ENDS, 1),
     "dair_enumerate": Run(functools.partial(_whole, dair.get_config, "enumerate"), WHOLE_ENDS, 1),
 }
 

@@ -5,7 +5,7 @@
 
 First the tests have to pass without a bug, then each has to fail with its own. What is printed is
 the table of WORKSPACE.md, with the tests that did fail; the exit status is 1 if one did not. All
-of it takes half an hour of one core, since most tests train a small run.
+of it takes more than half an hour of one core, since most tests train a run.
 """
 
 import argparse
