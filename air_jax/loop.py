@@ -27,7 +27,7 @@ import pathlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import chex
 import jax
@@ -49,11 +49,13 @@ from air_jax.trained import TrainedModel
 
 # Shares of the run after which its first images are reconstructed for the timeline.
 _MILESTONES = (0.0, 0.01, 0.03, 0.1, 0.3, 1.0)
+# Config entries that are of a machine: processes on several of them may have others.
+_ELSEWHERE = ("data.cache_dir", "data.tfds_dir", "data.path")
 # Config entries that a resumed run may change.
-RESUMABLE = (
+RESUMABLE: tuple[str, ...] = (
     *("train.num_steps", "train.log_every", "train.evaluate_every", "train.checkpoint_every"),
     *("train.snapshot_every", "train.steps_per_call"),
-    *("data.cache_dir", "data.resident", "data.tfds_dir", "data.path"),
+    *("data.resident", *_ELSEWHERE),
 )
 
 
@@ -114,12 +116,13 @@ def run(config: Mapping[str, Any], workdir: str) -> list[dict[str, Any]]:
     """
     clock = time.monotonic()
     sections.check(config)
+    parallel.check_agreement("config", provenance.essence(config, _ELSEWHERE))
     folder, options = pathlib.Path(workdir), Options(**config["train"])
-    if folder.exists() and not folder.is_dir():
+    first_process = parallel.is_first()
+    if first_process and folder.exists() and not folder.is_dir():
         raise NotADirectoryError(
             f"--workdir {folder} is a file: give a folder, which need not exist"
         )
-    first_process = parallel.is_first()
     first_step = checkpoint.latest_step(folder / "checkpoints") or 0 if first_process else 0
     first_step = int(parallel.from_first(np.asarray(first_step)))
     options.check(first_step)
@@ -137,7 +140,6 @@ def run(config: Mapping[str, Any], workdir: str) -> list[dict[str, Any]]:
             options.batch_size,
             len(dataset.train.images),
         )
-    parallel.check_agreement("config", provenance.essence(config, RESUMABLE))
     parallel.check_agreement("data set", provenance.essence(dataset.description, ("folder",)))
     if first_step and first_process:
         provenance.check_data(folder, dataset.description)
@@ -163,7 +165,8 @@ def run(config: Mapping[str, Any], workdir: str) -> list[dict[str, Any]]:
             this.export(state)
             seconds = _seconds_until(seeds[0].folder, first_step)
         state = parallel.from_first(state)
-        logging.info("resuming from step %d%s", first_step, _other_devices(folder))
+        others = _other_devices(folder) if first_process else ""
+        logging.info("resuming from step %d%s", first_step, others)
     # Only now: a start that failed before must not bind the next one to its config.
     if first_process:
         provenance.record(folder, config, dataset.description, resumed=first_step > 0)
@@ -236,6 +239,7 @@ def evaluate_run(config: Mapping[str, Any], workdir: str) -> list[dict[str, Any]
       ValueError: if the config is not the one the workdir was begun with.
     """
     if not parallel.is_first():
+        parallel.meet()
         return []
     folder = pathlib.Path(workdir)
     sections.check(config)
@@ -255,6 +259,7 @@ def evaluate_run(config: Mapping[str, Any], workdir: str) -> list[dict[str, Any]
         writer.write_json(seed.folder / "evaluation.json", results)
         logging.info("%s", summary(results))
         everything.append(results)
+    parallel.meet()
     return everything
 
 
@@ -353,5 +358,14 @@ def _train(
         if step % options.checkpoint_every == 0 or last or received:
             this.save(step, state)
         if received:
-            raise Interrupted(received, step)
+            _interrupt(received, step)
+    # One that came while the last step was saved.
+    if received := parallel.greatest(signals.received):
+        _interrupt(received, step)
     return state
+
+
+def _interrupt(received: int, step: int) -> NoReturn:
+    """Ends the run, once the first process has written what it had to."""
+    parallel.meet()
+    raise Interrupted(received, step)

@@ -61,7 +61,7 @@ def connect() -> None:
     them by itself under SLURM, Open MPI, on TPU pods and in Kubernetes jobs.
 
     Raises:
-      ValueError: if only some of the variables are set, or one that must be a number is none.
+      ValueError: if of the last two only one is set, one is no number, or the address is missing.
     """
     # JAX would keep SIGTERM to itself, also before training, which has a handler of its own.
     jax.config.update("jax_enable_preemption_service", False)

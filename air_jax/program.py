@@ -1,9 +1,11 @@
 """What all commands share: messages, and how they end."""
 
 import logging as python_logging
+import os
 import pathlib
 import sys
 from collections.abc import Callable
+from typing import NoReturn
 
 import jax
 from absl import logging
@@ -47,15 +49,23 @@ def finish(task: Callable[[], object]) -> None:
         sys.exit(128 + interrupted.signal)
     except (ValueError, OSError, CheckpointError, NonFiniteError) as error:
         logging.error("%s", error)
-        sys.exit(1)
+        _fail()
     except MemoryError as error:
         logging.error("out of memory (%s): choose smaller sizes or fewer images", error)
-        sys.exit(1)
+        _fail()
     except jax.errors.JaxRuntimeError as error:
         first_line = str(error).partition("\n")[0]
         if "RESOURCE_EXHAUSTED" not in first_line:
             raise
         logging.error("out of memory on the device (%s): choose smaller sizes", first_line)
-        sys.exit(1)
+        _fail()
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _fail() -> NoReturn:
+    if jax.distributed.is_initialized():
+        # JAX's own way out waits for the other processes, which wait for this one.
+        logging.flush()
+        os._exit(1)
+    sys.exit(1)

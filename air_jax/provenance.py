@@ -78,8 +78,9 @@ def last_num_devices(folder: pathlib.Path) -> int | None:
     path = folder / "run.json"
     if not path.exists():
         return None
-    last = json.loads(path.read_text())[-1]
-    return last.get("num_devices", len(last["devices"]))
+    starts = _read(path, list)
+    last = starts[-1] if starts and isinstance(starts[-1], dict) else {}
+    return last.get("num_devices", len(last.get("devices", ())) or None)
 
 
 def check_data(folder: pathlib.Path, description: Mapping[str, Any]) -> None:

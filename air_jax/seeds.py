@@ -46,13 +46,14 @@ class Seed(NamedTuple):
 
     def model(self, state: TrainState) -> TrainedModel:
         """Its model, from the state of all."""
-        params = jax.device_get(self.pick(state.params["model"]))
+        # First: one process alone must not compute upon what is on the devices of several.
+        params = self.pick(jax.device_get(state.params["model"]))
         return kinds.create_model(self.exported, params)
 
     def export(self, state: TrainState, name: str = "model") -> None:
         """Writes its model to `folder/name`, from the state of all."""
         model = self.model(state)
-        config = {**model.config, "step": int(self.pick(state.step))}
+        config = {**model.config, "step": int(self.pick(jax.device_get(state.step)))}
         export.export_model(self.folder / name, model.params, config)
 
 

@@ -140,7 +140,7 @@ def _run_case(case: Mapping[str, Any], processes: int, devices: int) -> dict[str
 def _cases(arguments: argparse.Namespace) -> Iterator[tuple[str, int, int, int]]:
     """Kind of scaling, processes, devices of each, global batch."""
     for scaling in ("strong", "weak"):
-        for number in arguments.devices:
+        for number in sorted({1, *arguments.devices}):
             batch_size = arguments.batch_size * (number if scaling == "weak" else 1)
             yield scaling, 1, number, batch_size
             if number > 1:
@@ -195,14 +195,11 @@ def benchmark(argv: Sequence[str] | None = None) -> None:
     shared = {name: getattr(arguments, name) for name in ("config", "estimator", "num_calls")}
     settings = {name: value for name, value in vars(arguments).items() if name != "out"}
     rows: list[dict[str, Any]] = []
-    base = 0.0
     for scaling, processes, devices, batch_size in _cases(arguments):
         result = _run_case({**shared, "batch_size": batch_size}, processes, devices)
         machine = result.pop("machine")
         place = {"scaling": scaling, "processes": processes, "devices": processes * devices}
-        if processes * devices == 1:
-            base = result["images_per_second"]
-        kept = result["images_per_second"] / base
+        kept = result["images_per_second"] / (rows or [result])[0]["images_per_second"]
         rows.append({**place, "batch_size": batch_size, "kept": kept, **result})
         estimated = estimates(arguments, max(row["all_reduce_bytes"] for row in rows))
         if arguments.out:

@@ -42,24 +42,34 @@ export JAX_COORDINATOR_ADDRESS=localhost:$port JAX_NUM_PROCESSES=$num_processes
 # Not by cd: relative paths stay what they were. -P: nor is this folder searched for modules.
 export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
 processes=()
+stopping=
+# The shell's children do not hear a Ctrl-C by themselves.
+trap 'stopping=1; kill -TERM "${processes[@]}" 2> /dev/null || true' INT TERM
 for ((i = 0; i < num_processes; i++)); do
     [[ -n ${NUM_DEVICES:-} ]] || export JAX_LOCAL_DEVICE_IDS=$i
     JAX_PROCESS_ID=$i "$python" -P -m air_jax.main --distributed \
         --config="$config" --workdir="$workdir" "$@" &
     processes+=($!)
 done
-# The shell's children do not hear a Ctrl-C by themselves.
-trap 'kill -TERM "${processes[@]}" 2> /dev/null || true' INT TERM
 
 status=0
 while [[ -n $(jobs -pr) ]]; do
+    stopping=
     code=0
     wait -n || code=$?
+    # Woken by a signal, which says nothing of how they end.
+    [[ -z $stopping ]] || continue
     if ((code != 0 && status == 0)); then
         status=$code
         # 143: stopped with a checkpoint, as the others will. Else they would wait for it in vain;
         # what they write appears whole or not at all.
         ((code == 143)) || kill -KILL "${processes[@]}" 2> /dev/null || true
     fi
+done
+# Whoever ended while a signal was being passed on.
+for process in "${processes[@]}"; do
+    code=0
+    wait "$process" 2> /dev/null || code=$?
+    ((code == 127 || status != 0)) || status=$code # 127: seen before
 done
 exit "$status"

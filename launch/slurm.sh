@@ -10,6 +10,8 @@
 #   WORKDIR  folder of the run, which the first task's node sees; default: runs/ there, and in it
 #            the config's name
 #   PORT     of the first task; default: 12345 + the job's number modulo 20,000
+#   LOCAL_DEVICES  GPUs of each task; default: its number on the node. 0 where a task sees only its
+#            own, as with --gpus-per-task
 #   PYTHON   interpreter; default: .venv/bin/python of the folder that sbatch is called in
 # Call sbatch in this repository.
 #SBATCH --job-name=air_jax

@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import shutil
+import signal
 import subprocess
 import time
 
@@ -155,7 +156,8 @@ def test_local_processes_end_with_the_one_that_fails(tmp_path):
     assert process.returncode == 7
 
 
-def test_local_processes_pass_sigterm_on_and_wait_for_the_checkpoint(tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_local_processes_pass_signals_on_and_wait_for_the_checkpoint(tmp_path, number):
     script = "trap 'sleep 0.5; touch saved$JAX_PROCESS_ID; exit 143' TERM\ntouch up$JAX_PROCESS_ID"
     python = stub(tmp_path, "python", f"{script}\nwhile true; do sleep 0.1; done")
     process = subprocess.Popen(
@@ -165,7 +167,7 @@ def test_local_processes_pass_sigterm_on_and_wait_for_the_checkpoint(tmp_path):
     )
     while not (tmp_path / "up0").exists() or not (tmp_path / "up1").exists():
         time.sleep(0.05)
-    process.terminate()
+    process.send_signal(number)
     assert process.wait(timeout=30) == 143
     assert (tmp_path / "saved0").exists() and (tmp_path / "saved1").exists()
 

@@ -128,6 +128,15 @@ def test_processes_with_different_configs_refuse_to_begin(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_an_error_of_the_first_process_ends_the_others_at_once(tmp_path):
+    # Only the first one looks at the folder.
+    (tmp_path / "run").write_text("a file")
+    process = start(tmp_path / "run", 2, 2)
+    output, _ = process.communicate(timeout=600)
+    assert process.returncode == 1, output
+    assert "is a file: give a folder" in output
+
+
 @pytest.mark.parametrize(
     "variables",
     [

@@ -178,7 +178,7 @@ class _Writer:
 def open_shards(folder: str | os.PathLike[str]) -> Shards:
     """Opens a folder of shards once all of them are what the index says.
 
-    Every file is read for that: at some 2 GB a second, of digits that are a ninth of their pixels.
+    Every file is read for that.
 
     Args:
         folder: as `writing` left it.

@@ -207,7 +207,7 @@ def _earlier(target: pathlib.Path, results: Mapping[str, Any]) -> dict[tuple[str
     found = json.loads(file.read_text(encoding="utf-8"))
     alike = all(found.get(name) == results[name] for name in ("command", "seed", "commit"))
     # Of code that was changed and not committed nobody knows whether it is the same.
-    if not alike or str(results["commit"]).endswith("-dirty"):
+    if not alike or results["commit"] is None or results["commit"].endswith("-dirty"):
         return {}
     kept = [row for row in found["trials"] if row["fault"] in FAULTS and not row.get("broken")]
     return {(row["fault"], row["trial"]): row for row in kept}

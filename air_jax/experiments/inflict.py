@@ -69,7 +69,7 @@ def kill_one_of_several(trial: Trial) -> None:
         if len(members) == trial.setting.together:
             os.kill(members[killed], signal.SIGKILL)
         ended = process.end()
-        left = process.members()
+    left = [member for member in members if pathlib.Path(f"/proc/{member}").exists()]
     if ended.code == 0:
         raise NotHit
     trial.stopped(ended, tracebacks=True)

@@ -125,12 +125,7 @@ class Process:
         return self
 
     def __exit__(self, *_: object) -> None:
-        members = self.members() if self._process.poll() is None else []
-        self._process.kill()
-        self._process.wait()
-        for member in members:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(member, signal.SIGKILL)
+        self._kill()
         self._output.unlink(missing_ok=True)
 
     @property
@@ -174,10 +169,17 @@ class Process:
         try:
             code: int | None = self._process.wait(PATIENCE)
         except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+            self._kill()
             code = None
         return Ended(code, self.text)
+
+    def _kill(self) -> None:
+        members = self.members()
+        self._process.kill()
+        self._process.wait()
+        for member in members:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(member, signal.SIGKILL)
 
 
 def compiled_programs(caches: pathlib.Path) -> pathlib.Path:

@@ -16,10 +16,8 @@ from air_jax.models.air import error_canvas
 from air_jax.models.scene3d import CAMERA_SIZE, POSE_SIZE, Scene3D, create_scene3d
 from air_jax.models.trace import Trace
 
-# Log-odds of an object that is always there: its probability is 1 in float32.
-CERTAIN = 40.0
-# Log-probability of what an exploring law never does.
-_IMPOSSIBLE = -70.0
+CERTAIN = 40.0  # log-odds of an object that is always there: its probability is 1 in float32
+_IMPOSSIBLE = -70.0  # log-probability of what an exploring law never does
 VARIANTS = ("air", "dair")
 
 
@@ -378,8 +376,7 @@ def _of(values: jax.Array, identity: jax.Array) -> jax.Array:
 
 def _features(where: jax.Array) -> jax.Array:
     """x, y and the yaw as a direction, `[B, 4]`."""
-    yaw = where[:, 2:]
-    return jnp.concatenate([where[:, :2], jnp.cos(yaw), jnp.sin(yaw)], axis=-1)
+    return jnp.concatenate([where[:, :2], jnp.cos(where[:, 2:]), jnp.sin(where[:, 2:])], axis=-1)
 
 
 def create_air3d(
@@ -399,6 +396,5 @@ def create_air3d(
     """
     model = create_scene3d(scene, image_size=image_size, channels=channels)
     air = AIR3D(scene=model, **modules.hashable(inference))
-    # Here, because the noise of a pass has this size too.
-    modules.check_num_steps(air.num_steps)
+    modules.check_num_steps(air.num_steps)  # here, because the noise of a pass has this size too
     return air
