@@ -17,6 +17,8 @@ os.environ["JAX_COMPILATION_CACHE_DIR"] = ""
 import jax
 import pytest
 
+# Now: a test that changes the environment of its child processes must not change the devices.
+jax.devices()
 # A key that is used twice is an error.
 jax.config.update("jax_debug_key_reuse", True)
 

@@ -372,7 +372,7 @@ def test_enumerate_is_the_same_with_every_centring():
     [
         ("relax", {}, "'relax'; valid names are nvil, enumerate, reinforce, vimco"),
         ("nvil", {"centring": "mean"}, "'mean'; valid names are none, moving_mean, leave_one_out"),
-        ("nvil", {"num_samples": 0}, "num_samples is 0; it must be at least 1"),
+        ("nvil", {"num_samples": 0}, "num_samples is 0; it must be from 1 to 1000"),
         ("enumerate", {"num_samples": 4}, r"is 4; .*takes 1: .*\(N \+ 1\)\^K terms"),
         ("vimco", {}, "'vimco' needs at least 2: .*with the others"),
         ("reinforce", {"centring": "leave_one_out"}, "needs at least 2: .*mean over the others"),

@@ -200,7 +200,7 @@ def test_a_moment_that_is_always_missed_is_no_success(trial, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("commit", "tried"), [("abc", [0, 1, 2]), ("abc-dirty", [0, 0, 1, 2]), (None, [0, 1, 2])]
+    ("commit", "tried"), [("abc", [0, 1, 2]), ("abc-dirty", [0, 0, 1, 2]), (None, [0, 0, 1, 2])]
 )
 def test_trials_of_the_same_code_are_kept(tmp_path, monkeypatch, commit, tried):
     numbers = []
