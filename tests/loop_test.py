@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import air_jax
-from air_jax import checkpoint, export, kinds, loop, provenance, sections, train, writer
+from air_jax import checkpoint, export, kinds, loop, sections, train, writer
 from air_jax.interruption import Interrupted
 from air_jax.monitor import Monitor, NonFiniteError
 from configs import smoke
@@ -142,14 +142,18 @@ def test_a_run_that_goes_on_streamed_is_the_resident_one_bit_for_bit(
     )
 
 
-def test_a_run_from_before_there_was_streaming_was_resident(finished, tmp_path):
-    saved = json.loads((finished[0] / "config.json").read_text())
-    del saved["data"]["resident"]
-    (tmp_path / "config.json").write_text(json.dumps(saved))
-    provenance.check_config(tmp_path, tiny_config(estimator="nvil"), ())
-    streamed = tiny_config(estimator="nvil", data__resident=False)
-    with pytest.raises(ValueError, match="data.resident: True there, False given"):
-        provenance.check_config(tmp_path, streamed, ())
+def test_a_signal_while_the_last_step_is_saved_stops_the_run(finished, tmp_path, monkeypatch):
+    shutil.copytree(finished[0], tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "00000040")
+    (tmp_path / "run" / "evaluation.json").unlink()
+
+    def save_and_terminate(*arguments):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(loop.checkpoint, "save", save_and_terminate)
+    with pytest.raises(Interrupted, match="SIGTERM at step 40"):
+        loop.run(tiny_config(estimator="nvil"), str(tmp_path / "run"))
+    assert not (tmp_path / "run" / "evaluation.json").exists()
 
 
 def test_calls_of_another_length_take_the_same_steps(finished, tmp_path, monkeypatch):
