@@ -160,15 +160,17 @@ def test_local_processes_end_with_the_one_that_fails(tmp_path):
 def test_local_processes_pass_signals_on_and_wait_for_the_checkpoint(tmp_path, number):
     script = "trap 'sleep 0.5; touch saved$JAX_PROCESS_ID; exit 143' TERM\ntouch up$JAX_PROCESS_ID"
     python = stub(tmp_path, "python", f"{script}\nwhile true; do sleep 0.1; done")
-    process = subprocess.Popen(
-        [ROOT / "launch" / "local_processes.sh"],
-        cwd=tmp_path,
-        env={**os.environ, "PORT": "4321", "PYTHON": str(python)},
-    )
-    while not (tmp_path / "up0").exists() or not (tmp_path / "up1").exists():
-        time.sleep(0.05)
-    process.send_signal(number)
-    assert process.wait(timeout=30) == 143
+    # A shell cannot catch what was ignored when it began, as in the background of another one.
+    command = ["env", "--default-signal=INT", ROOT / "launch" / "local_processes.sh"]
+    environment = {**os.environ, "PORT": "4321", "PYTHON": str(python)}
+    with subprocess.Popen(command, cwd=tmp_path, env=environment) as process:
+        while not (tmp_path / "up0").exists() or not (tmp_path / "up1").exists():
+            time.sleep(0.05)
+        process.send_signal(number)
+        try:
+            assert process.wait(timeout=30) == 143
+        finally:
+            process.terminate()
     assert (tmp_path / "saved0").exists() and (tmp_path / "saved1").exists()
 
 

@@ -188,12 +188,16 @@ def fill_disk(trial: Trial, *, while_saving: bool) -> None:
                 _draw_a_step(trial, process)
             _fill(filler, leave=0)
             ended = process.end()
-        if ended.code == 0:
-            raise NotHit
-        trial.stopped(ended, tracebacks=True)
-        trial.refused(ended, os.strerror(errno.ENOSPC), str(trial.workdir), "same command")
+        _refused_to_write(trial, ended, errno.ENOSPC)
         filler.unlink()
         trial.resume()
+
+
+def _refused_to_write(trial: Trial, ended: Ended, code: int) -> None:
+    if ended.code == 0:
+        raise NotHit
+    trial.stopped(ended, tracebacks=True)
+    trial.refused(ended, os.strerror(code), str(trial.workdir), "same command")
 
 
 def _draw_a_step(trial: Trial, process: Process) -> None:
@@ -243,8 +247,5 @@ def limit_file_size(trial: Trial) -> None:
         _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
         resource.prlimit(process.number, resource.RLIMIT_FSIZE, (largest // 2, hard))
         ended = process.end()
-    if ended.code == 0:
-        raise NotHit
-    trial.stopped(ended, tracebacks=True)
-    trial.refused(ended, os.strerror(errno.EFBIG), str(trial.workdir), "same command")
+    _refused_to_write(trial, ended, errno.EFBIG)
     trial.resume()
