@@ -20,8 +20,8 @@ from air_jax.models.classifier import CNNClassifier, MLPClassifier
 
 # Widths and depths that a search draws from, by family.
 SIZES = {
-    "mlp": ((64, 128, 256, 512), (1, 2)),
-    "cnn": ((4, 8, 16, 24), (2, 3)),
+    "mlp": ((128, 256, 512), (2, 3)),
+    "cnn": ((8, 16), (2, 3)),
 }
 _NETWORKS = {"mlp": MLPClassifier, "cnn": CNNClassifier}
 _EVALUATED_AT_ONCE = 500
@@ -102,6 +102,9 @@ def draw_trials(
 ) -> list[Hyperparameters]:
     """Draws hyper-parameters; the same seed gives every family and input the same ranks in a range.
 
+    A Latin hypercube (McKay et al., 1979): of few trials, too, some have large networks, some small
+    ones, some low rates, some high ones.
+
     Args:
       family: of `SIZES`.
       num_trials: how many.
@@ -116,11 +119,14 @@ def draw_trials(
     if num_trials < 1:
         raise ValueError(f"trials is {num_trials}; it must be at least 1.")
     widths, depths = SIZES[family]
-    ranks = np.random.default_rng(seed).random((num_trials, 7))
+    rng = np.random.default_rng(seed)
+    # Each column has one rank in each of `num_trials` equal parts of [0, 1).
+    parts = rng.permuted(np.tile(np.arange(num_trials), (7, 1)), axis=1).T
+    ranks = (parts + rng.random(parts.shape)) / num_trials
 
     def one(rank: np.ndarray) -> Hyperparameters:
         return Hyperparameters(
-            learning_rate=float(10 ** (-4 + 2 * rank[0])),  # 1e-4 to 1e-2
+            learning_rate=float(3e-4 * 10 ** rank[0]),  # to 3e-3
             weight_decay=float(10 ** (-4 + 4 * rank[1])),  # 1e-4 to 1
             dropout=float(0.5 * rank[2]),
             width=widths[int(rank[3] * len(widths))],

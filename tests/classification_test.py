@@ -91,15 +91,21 @@ def test_the_best_on_validation_is_chosen_and_the_test_set_has_no_say(monkeypatc
 def test_all_inputs_get_the_same_draws():
     codes = classification.draw_trials("mlp", 6, num_variants=3, seed=0)
     pixels = classification.draw_trials("cnn", 6, num_variants=1, seed=0)
-    assert codes[:4] == classification.draw_trials("mlp", 4, num_variants=3, seed=0)
+    assert codes == classification.draw_trials("mlp", 6, num_variants=3, seed=0)
+    assert codes != classification.draw_trials("mlp", 6, num_variants=3, seed=1)
     for name in ("learning_rate", "weight_decay", "dropout", "unit_scale"):
         assert [getattr(one, name) for one in codes] == [getattr(one, name) for one in pixels]
     for family, trials in (("mlp", codes), ("cnn", pixels)):
         widths, depths = classification.SIZES[family]
-        assert {one.width for one in trials} <= set(widths)
-        assert {one.depth for one in trials} <= set(depths)
+        # Six trials suffice for every value of each.
+        assert {one.width for one in trials} == set(widths)
+        assert {one.depth for one in trials} == set(depths)
     assert {one.variant for one in pixels} == {0}
-    assert {one.variant for one in codes} <= {0, 1, 2}
+    assert sorted(one.variant for one in codes) == [0, 0, 1, 1, 2, 2]
+    sixths = sorted(int(12 * one.dropout) for one in codes)  # of 0 to 0.5
+    assert sixths == [0, 1, 2, 3, 4, 5]
+    rates = [one.learning_rate for one in codes]
+    assert 3e-4 <= min(rates) < 4.5e-4 and 2e-3 < max(rates) <= 3e-3
     with pytest.raises(ValueError, match="valid names are 'mlp', 'cnn'"):
         classification.draw_trials("svm", 1, num_variants=1, seed=0)
 
