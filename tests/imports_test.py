@@ -37,7 +37,7 @@ LAYERS = (
     {"effort", "evaluate", "evaluate3d", "gallery", "representation"},
     {"kinds"},
     {"figures3d", "infer3d", "sections", "seeds"},
-    {"infer"},
+    {"infer", "overlay", "pretrained"},
     {"monitor"},
     {"loop", "program"},
     {"main"},
