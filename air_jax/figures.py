@@ -4,12 +4,13 @@ Plain arrays in, a `matplotlib.figure.Figure` out. Figures are built without pyp
 would look for a display and keep every figure alive.
 """
 
+import io
 import math
 import os
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -298,10 +299,22 @@ def save(figure: Figure, path: str | os.PathLike[str]) -> None:
       ValueError: if the suffix is missing or not a format.
     """
     path = Path(path)
-    with replacing(path) as file, warnings.catch_warnings():
+    with replacing(path) as file:
+        _write(figure, file, format=path.suffix[1:], dpi=DPI)
+
+
+def to_png(figure: Figure, dpi: int = DPI) -> bytes:
+    """A figure as the bytes of a PNG file."""
+    buffer = io.BytesIO()
+    _write(figure, buffer, format="png", dpi=dpi)
+    return buffer.getvalue()
+
+
+def _write(figure: Figure, file: IO[bytes], **options: Any) -> None:
+    with warnings.catch_warnings():
         # A user's file name may have letters that the font lacks; they show as boxes.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        figure.savefig(file, dpi=DPI, format=path.suffix[1:])
+        figure.savefig(file, **options)
 
 
 def _without_channel(images: ArrayLike, rank: int) -> np.ndarray:

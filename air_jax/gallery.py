@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from air_jax import figures, files, writer
 from air_jax.data.scenes import Scenes
@@ -27,7 +28,7 @@ def save_milestone(folder: pathlib.Path, step: int, model: TrainedModel, scenes:
     """
     # All of them, as validation does: another shape would be compiled for a few images.
     found = model.infer(scenes.images)
-    z_where, z_pres = _windows(found)
+    z_where, z_pres = windows(found)
     shown = slice(_TIMELINE_IMAGES)
     buffer = io.BytesIO()
     np.savez(
@@ -55,38 +56,55 @@ def draw(
       results: the evaluation.
     """
     target = folder / "figures"
-    _draw_timeline(folder / "milestones", target / "timeline.png")
+    shown = timeline(folder)
+    if shown is not None:
+        figures.save(shown, target / "timeline.png")
     chance = 1 / (1 + model.air.num_steps) if isinstance(model, Model) else None
     _draw_curves(folder, target, chance)
     if "confusion_matrix" in results:
         figures.save(figures.confusion(results["confusion_matrix"]), target / "confusion.png")
     if isinstance(model, Model):
-        windows = _windows(model.infer(scenes.images[:_POLICY_IMAGES]))
-        policy = figures.scan_policy(*windows, model.air.scene.image_size)
+        looked = windows(model.infer(scenes.images[:_POLICY_IMAGES]))
+        policy = figures.scan_policy(*looked, model.air.scene.image_size)
         figures.save(policy, target / "scan_policy.png")
 
 
-def _windows(found: Inference) -> tuple[np.ndarray, np.ndarray]:
-    """z_where `[n, N, 3]` and z_pres `[n, N]`; N is 0 for a model without objects."""
+def windows(found: Inference) -> tuple[np.ndarray, np.ndarray]:
+    """The windows that a model used.
+
+    Args:
+      found: what it says about n images.
+
+    Returns:
+      z_where `[n, N, 3]` and z_pres `[n, N]`; N is 0 for a model without objects.
+    """
     if not isinstance(found, Objects):
         num_images = len(found.reconstructions)
         return np.zeros((num_images, 0, 3), np.float32), np.zeros((num_images, 0), bool)
     return found.z_where, np.arange(found.z_where.shape[1]) < found.counts[:, None]
 
 
-def _draw_timeline(milestones: pathlib.Path, path: pathlib.Path) -> None:
+def timeline(folder: pathlib.Path) -> Figure | None:
+    """Reconstructions as training went on, from `folder/milestones`; None where there are none.
+
+    Args:
+      folder: the workdir.
+
+    Raises:
+      ValueError, KeyError, OSError, zipfile.BadZipFile: if a file there is damaged.
+    """
     entries = []
-    for file in sorted(milestones.glob("*.npz")):
+    for file in sorted((folder / "milestones").glob("*.npz")):
         with np.load(file, allow_pickle=False) as arrays:
             entries.append(dict(arrays))
     if not entries:
-        return
+        return None
     steps = [int(entry["step"]) for entry in entries]
     rows = [
         np.stack([entry[name] for entry in entries])
         for name in ("reconstructions", "z_where", "z_pres")
     ]
-    figures.save(figures.timeline(entries[0]["images"], steps, *rows), path)
+    return figures.timeline(entries[0]["images"], steps, *rows)
 
 
 def _draw_curves(folder: pathlib.Path, target: pathlib.Path, chance: float | None) -> None:
