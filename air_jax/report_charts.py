@@ -11,10 +11,11 @@ from air_jax.writer import rounded
 Scalars = Sequence[Mapping[str, Any]]
 
 _NATS = "nats per image"
+_SHARE = "share of images"
 # Title and unit of what a run logs, in the order of the charts; another name is its own title.
 _KNOWN = {
     "elbo": ("ELBO", _NATS),
-    "count_accuracy": ("Count accuracy", "share of images"),
+    "count_accuracy": ("Count accuracy", _SHARE),
     "log_p_x": ("log p(x | z)", _NATS),
     "kl_what": ("KL of z_what", _NATS),
     "kl_where": ("KL of z_where", _NATS),
@@ -32,6 +33,8 @@ _SPLITS = ("validation", "train")
 _SPLIT_NAMES = {"validation": "validation", "train": "training"}
 _PER_COUNT = re.compile(r"count_accuracy_n(\d+)")
 _MOST_MARKERS = 40
+# A constant share of 1 would have an axis from 0 to 2.
+_OF_SHARES = {"tickformat": ".0%", "range": [-0.02, 1.02]}
 
 
 class Curve(NamedTuple):
@@ -114,7 +117,7 @@ def as_plotly(chart: Chart) -> dict[str, Any]:
         "data": [_trace(curve) for curve in chart.curves],
         "layout": {
             "xaxis": {**axis, "title": {"text": "training step"}, "rangemode": "tozero"},
-            "yaxis": {**axis, "title": {"text": html.escape(chart.unit)}},
+            "yaxis": axis | (_OF_SHARES if chart.unit == _SHARE else {}),
             "hovermode": "x unified",
             "hoverlabel": {"namelength": -1},
             "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
@@ -178,5 +181,5 @@ def _names(scalars: Scalars) -> list[str]:
 def _title(name: str) -> tuple[str, str]:
     per_count = _PER_COUNT.fullmatch(name)
     if per_count:
-        return f"Count accuracy, {plural(int(per_count[1]), 'object')}", "share of images"
+        return f"Count accuracy, {plural(int(per_count[1]), 'object')}", _SHARE
     return _KNOWN.get(name, (name, ""))

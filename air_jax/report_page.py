@@ -15,6 +15,7 @@ from air_jax.report_tables import (
     final_figures,
     numbers,
     policy,
+    scrolling,
     table,
 )
 
@@ -55,6 +56,7 @@ class Looked(NamedTuple):
       examples: the first few scenes.
       failures: scenes that it failed at, or explains worst, the lowest ELBO first.
       failures_summary: what they are, and how many there are, in a sentence.
+      worst: of the other scenes those that it explains worst, likewise.
       confusion: numbers of scenes `[true, inferred]`; None where either is unknown.
       steps: a row for each step of what its windows are like; empty without windows.
       heat_map: where each step looks; None without windows.
@@ -65,6 +67,7 @@ class Looked(NamedTuple):
     examples: tuple[Case, ...] = ()
     failures: tuple[Case, ...] = ()
     failures_summary: str = ""
+    worst: tuple[Case, ...] = ()
     confusion: Sequence[Sequence[int]] | None = None
     steps: tuple[tuple[str, ...], ...] = ()
     heat_map: Picture | None = None
@@ -97,7 +100,15 @@ class Run(NamedTuple):
     looked: Looked | None
 
 
-STEPS_HEADER = ("step", "used in", "median side of the window", "median centre (x, y)")
+_SECTIONS = {
+    "results": "Results",
+    "curves": "Curves",
+    "scenes": "Reconstructions and windows",
+    "policy": "Scan policy",
+    "failures": "Failures",
+    "config": "Config and versions",
+}
+_STEPS = ("step", "used in", "median side of the window", "median centre (x, y)")
 
 
 def page(runs: Sequence[Run], written: str, plotly: str) -> str:
@@ -114,7 +125,9 @@ def page(runs: Sequence[Run], written: str, plotly: str) -> str:
     charts: list[report_charts.Chart] = []
     several = len(runs) > 1
     parts = [_comparison(runs, charts)] if several else []
-    parts += [_run(run, f"run-{i}", charts) for i, run in enumerate(runs)]
+    for i, run in enumerate(runs):
+        links = _links(f"Contents of {run.name}", _parts(f"run-{i}")) if several else None
+        parts.append(_run(run, f"run-{i}", links, charts))
     title = "Runs compared" if several else f"Report: {runs[0].name}"
     header = element(
         "header",
@@ -154,19 +167,19 @@ def _policy(codes: Sequence[str]) -> str:
 
 
 def _contents(runs: Sequence[Run]) -> Markup:
-    links = [("comparison", "Comparison")] if len(runs) > 1 else []
-    links += [(f"run-{i}", run.name) for i, run in enumerate(runs)]
     if len(runs) == 1:
-        links = [
-            ("run-0-results", "Results"),
-            ("run-0-curves", "Curves"),
-            ("run-0-scenes", "Reconstructions and windows"),
-            ("run-0-policy", "Scan policy"),
-            ("run-0-failures", "Failures"),
-            ("run-0-config", "Config and versions"),
-        ]
-    items = [element("li", element("a", text, href=f"#{place}")) for place, text in links]
-    return element("nav", element("ul", *items), aria_label="Contents")
+        return _links("Contents", _parts("run-0"))
+    links = {"comparison": "Comparison"} | {f"run-{i}": run.name for i, run in enumerate(runs)}
+    return _links("Contents", links)
+
+
+def _parts(place: str) -> dict[str, str]:
+    return {f"{place}-{name}": title for name, title in _SECTIONS.items()}
+
+
+def _links(label: str, links: Mapping[str, str]) -> Markup:
+    items = [element("li", element("a", text, href=f"#{place}")) for place, text in links.items()]
+    return element("nav", element("ul", *items), aria_label=label)
 
 
 def _comparison(runs: Sequence[Run], charts: list[report_charts.Chart]) -> Markup:
@@ -200,7 +213,7 @@ def _has_data(run: Run) -> bool:
     return isinstance(run.evaluation.get("data"), Mapping)
 
 
-def _run(run: Run, place: str, charts: list[report_charts.Chart]) -> Markup:
+def _run(run: Run, place: str, links: Markup | None, charts: list[report_charts.Chart]) -> Markup:
     looked = run.looked
     matrix = run.evaluation.get("confusion_matrix")
     source = "over all test scenes of the evaluation"
@@ -211,22 +224,27 @@ def _run(run: Run, place: str, charts: list[report_charts.Chart]) -> Markup:
         confusion(matrix, source) if matrix else None,
     ]
     drawn = report_charts.of_run(run.scalars)
+
+    def heading(part: str) -> Markup:
+        return element("h3", _SECTIONS[part], id=f"{place}-{part}")
+
     return element(
         "section",
         element("h2", run.name),
         element("p", run.kind),
+        links,
         *(element("p", note, class_="note") for note in run.notes),
-        element("h3", "Results", id=f"{place}-results"),
+        heading("results"),
         *results if any(results) else [element("p", "There is no evaluation yet.")],
-        element("h3", "Curves", id=f"{place}-curves"),
+        heading("curves"),
         _charts(drawn, charts) if drawn else element("p", "Nothing was logged yet."),
-        element("h3", "Reconstructions and windows", id=f"{place}-scenes"),
+        heading("scenes"),
         *_scenes(run),
-        element("h3", "Scan policy", id=f"{place}-policy"),
+        heading("policy"),
         *_scan_policy(looked),
-        element("h3", "Failures", id=f"{place}-failures"),
+        heading("failures"),
         *_failures(looked),
-        element("h3", "Config and versions", id=f"{place}-config"),
+        heading("config"),
         entries("Config", run.config),
         entries("Versions", run.versions),
         id=place,
@@ -261,10 +279,10 @@ def _scenes(run: Run) -> list[Markup | None]:
         parts.append(_cases(looked.examples))
     if looked is not None and looked.steps:
         caption = "The windows of each step, where it is in use"
-        parts.append(table(caption, STEPS_HEADER, looked.steps))
+        parts.append(table(caption, _STEPS, looked.steps))
     if run.timeline is not None:
         caption = "The same validation images as training went on."
-        parts.append(element("figure", _image(run.timeline), element("figcaption", caption)))
+        parts.append(_wide(run.timeline, caption))
     return parts or [element("p", "There is nothing to show.")]
 
 
@@ -272,14 +290,23 @@ def _scan_policy(looked: Looked | None) -> list[Markup | None]:
     if looked is None or looked.heat_map is None:
         return [element("p", "There are no windows to show.")]
     caption = f"Where each step looks: centres of the windows, {looked.summary}."
-    figure = element("figure", _image(looked.heat_map), element("figcaption", caption))
-    return [figure, policy(looked.policy) if looked.policy else None]
+    return [_wide(looked.heat_map, caption), policy(looked.policy) if looked.policy else None]
 
 
 def _failures(looked: Looked | None) -> list[Markup | None]:
     if looked is None:
         return [element("p", "No scene was looked at.")]
-    return [element("p", looked.failures_summary), _cases(looked.failures)]
+    parts = [element("p", looked.failures_summary), _cases(looked.failures)]
+    if looked.worst:
+        parts.append(element("p", "Of the others, those with the lowest ELBO:"))
+        parts.append(_cases(looked.worst))
+    return parts
+
+
+def _wide(picture: Picture, caption: str) -> Markup:
+    """A picture that scrolls where it would be too small to be read."""
+    shown = scrolling(element("div", _image(picture), class_="wide"), picture.alt)
+    return element("figure", shown, element("figcaption", caption))
 
 
 def _cases(cases: Sequence[Case]) -> Markup | None:

@@ -20,14 +20,16 @@ from air_jax.inference import Model, Objects
 from air_jax.inverse_graphics import Model3D
 from air_jax.provenance import flatten
 from air_jax.report_page import Case, Looked, Picture, Run
+from air_jax.report_tables import show
 from air_jax.trained import Inference, TrainedModel
 
 Config = dict[str, Any]
 
-_SIDE = 200  # of a scene's picture, pixels
+_SIDE = 150  # of a scene's picture, pixels
 _DPI = 110
 _EXAMPLES = 12
 _FAILURES = 24
+_WORST = 9
 _VERSIONS = ("started", "commit", "python", "backend", "devices", "num_devices", "num_processes")
 
 
@@ -94,7 +96,7 @@ def read(
     evaluation = _evaluation(run.folder, notes)
     starts = _starts(run.record / "run.json", notes)
     steps = max((entry["step"] for entry in scalars), default=0)
-    total = run.config["train"].get("num_steps")
+    total = show(run.config["train"].get("num_steps"))
     if "not_finite_at" in evaluation:
         notes.append(f"The run diverged: it is not finite at step {evaluation['not_finite_at']}.")
     elif not evaluation:
@@ -254,7 +256,7 @@ def look(model: TrainedModel, scenes: Scenes, found: Inference) -> Looked:
     number = len(scenes.images)
     summary = f"{plural(number, 'test scene')}"
     known = scenes.counts >= 0
-    chosen = order_failures(found, scenes)
+    failures, others = order_by_elbo(found, scenes)
     if isinstance(found, Objects) and known.any():
         total = int((known & (found.counts != scenes.counts)).sum())
         said = f"{total:,} of {int(known.sum()):,} test scenes were miscounted"
@@ -272,8 +274,9 @@ def look(model: TrainedModel, scenes: Scenes, found: Inference) -> Looked:
     looked = Looked(
         summary=summary,
         examples=tuple(_case(found, scenes, i) for i in range(min(number, _EXAMPLES))),
-        failures=tuple(_case(found, scenes, int(i)) for i in chosen[:_FAILURES]),
+        failures=tuple(_case(found, scenes, int(i)) for i in failures[:_FAILURES]),
         failures_summary=said,
+        worst=tuple(_case(found, scenes, int(i)) for i in others[:_WORST]),
     )
     if not isinstance(model, Model) or not isinstance(found, Objects):
         return looked
@@ -296,20 +299,24 @@ def look(model: TrainedModel, scenes: Scenes, found: Inference) -> Looked:
     return looked
 
 
-def order_failures(found: Inference, scenes: Scenes) -> np.ndarray:
-    """Which scenes a model failed at, the lowest ELBO first, int `[k]`.
+def order_by_elbo(found: Inference, scenes: Scenes) -> tuple[np.ndarray, np.ndarray]:
+    """Which scenes a model failed at, and the others, each with the lowest ELBO first.
 
     Args:
       found: what it says about n scenes.
-      scenes: these; those whose count is unknown are no failures, but where all are unknown, or
-        the model does not count, all take part.
+      scenes: these. A scene whose count is unknown is no failure; where no count is known or the
+        model does not count, each scene is one.
+
+    Returns:
+      Indices, int `[k]` and `[n - k]`.
     """
     elbo = np.nan_to_num(found.elbo_terms["elbo"], nan=-np.inf)
     order = np.argsort(elbo, kind="stable")
     known = scenes.counts >= 0
     if not isinstance(found, Objects) or not known.any():
-        return order
-    return order[(known & (found.counts != scenes.counts))[order]]
+        return order, order[:0]
+    failed = (known & (found.counts != scenes.counts))[order]
+    return order[failed], order[~failed]
 
 
 def _steps(found: Objects) -> tuple[tuple[str, ...], ...]:

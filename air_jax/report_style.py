@@ -22,22 +22,23 @@ table { border-collapse: collapse; font-size: 0.9rem; overflow-wrap: normal; }
 caption { text-align: left; padding-bottom: 0.3rem; color: var(--quiet); }
 th, td { padding: 0.28rem 0.8rem 0.28rem 0; border-bottom: 1px solid var(--line);
   text-align: left; vertical-align: top; font-variant-numeric: tabular-nums; }
-tbody th { font-weight: normal; }
+tbody th { font-weight: normal; min-width: 8rem; }
 td.number { text-align: right; white-space: nowrap; }
 th.number { text-align: right; }
 table.confusion { text-align: center; }
 table.confusion th, table.confusion td { border: 1px solid #fff; padding: 0.5rem 0.9rem;
   text-align: center; vertical-align: middle; white-space: nowrap; }
+table.confusion tbody th { min-width: 0; }
 table.confusion thead th, table.confusion tbody th { font-weight: 600; }
 summary { cursor: pointer; color: var(--blue); padding: 0.2rem 0; }
 figure { margin: 0; min-width: 0; }
-figure > img { display: block; max-width: 100%; height: auto; margin-top: 0.8rem; }
+.wide img { display: block; max-width: 100%; min-width: 40rem; height: auto; }
 figcaption { color: var(--quiet); font-size: 0.9rem; }
 .charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 26rem), 1fr));
   gap: 1.4rem 1.6rem; }
 .charts figcaption { color: var(--ink); font-weight: 600; }
 .chart { height: 300px; }
-.cases { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 15rem), 1fr));
+.cases { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 19rem), 1fr));
   gap: 0.9rem; margin: 0.8rem 0; padding: 0; list-style: none; }
 .cases > li { border: 1px solid var(--line); border-radius: 6px; padding: 0.6rem 0.7rem;
   min-width: 0; }
@@ -58,6 +59,6 @@ const touched = matchMedia("(pointer: coarse)").matches;
 charts.forEach((chart, index) => {
   if (touched) chart.layout.dragmode = false;
   Plotly.newPlot(`chart-${index}`, chart.data, chart.layout,
-    {displaylogo: false, responsive: true});
+    {displaylogo: false, responsive: true, displayModeBar: touched ? false : "hover"});
 });
 """

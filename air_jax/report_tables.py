@@ -54,7 +54,9 @@ def show(value: Any, name: str = "") -> str:
         return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
     if any(share in name for share in _SHARES):
         return f"{100 * value:.2f} %"
-    return f"{value:,}" if isinstance(value, int) else f"{value:,.5g}"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:,.2f}" if abs(value) >= 10 else f"{value:.4g}"
 
 
 def table(
@@ -197,9 +199,9 @@ def policy(found: Mapping[str, Any]) -> Markup:
     rows = [
         (
             _FEATURES.get(name, name),
-            f"{100 * told['fraction']:.1f} %",
+            f"{100 * told['fraction']:z.1f} %",
             f"{100 * told['null_95']:.1f} %",
-            f"{told['p_value']:.3g}",
+            f"{told['p_value']:.2g}",
         )
         for name, told in found["features"].items()
         if told is not None
