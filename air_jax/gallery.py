@@ -91,7 +91,7 @@ def timeline(folder: pathlib.Path) -> Figure | None:
       folder: the workdir.
 
     Raises:
-      ValueError, KeyError, OSError, zipfile.BadZipFile: if a file there is damaged.
+      Exception: almost any, if a file there is damaged.
     """
     entries = []
     for file in sorted((folder / "milestones").glob("*.npz")):

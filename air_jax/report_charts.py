@@ -17,6 +17,7 @@ _KNOWN = {
     "elbo": ("ELBO", _NATS),
     "count_accuracy": ("Count accuracy", _SHARE),
     "log_p_x": ("log p(x | z)", _NATS),
+    "kl": ("KL of z", _NATS),
     "kl_what": ("KL of z_what", _NATS),
     "kl_where": ("KL of z_where", _NATS),
     "log_p_pres": ("log p(z_pres)", _NATS),
@@ -84,7 +85,7 @@ def of_run(scalars: Scalars) -> list[Chart]:
         ]
         if name == "count_accuracy":
             for i, other in enumerate(filter(_PER_COUNT.fullmatch, _names(scalars)), start=2):
-                label = f"of {plural(int(other.removeprefix('count_accuracy_n')), 'object')}"
+                label = plural(int(other.removeprefix("count_accuracy_n")), "object")
                 shown.append(_curve(scalars, "validation", other, label, i))
         charts.append(Chart(*_title(name), [curve for curve in shown if curve.steps]))
     return charts

@@ -2,7 +2,6 @@
 
 import io
 import json
-import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -189,8 +188,9 @@ def _versions(starts: list[dict[str, Any]]) -> dict[str, Any]:
 def _timeline(folder: Path, notes: list[str]) -> Picture | None:
     try:
         figure = gallery.timeline(folder)
-    except (ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
-        notes.append(f"A file in milestones/ is damaged ({error}).")
+    # Damage to a zip file raises almost anything.
+    except Exception as error:
+        notes.append(f"A file in milestones/ is damaged ({type(error).__name__}: {error}).")
         return None
     if figure is None:
         return None

@@ -23,6 +23,7 @@ _MEASURES = {
     "elbo_iwae_images": "ELBO of the images of the IWAE bound",
     "iwae_num_images": "images of the IWAE bound",
     "log_p_x": "log p(x | z), nats",
+    "kl": "KL of z, nats",
     "kl_what": "KL of z_what, nats",
     "kl_where": "KL of z_where, nats",
     "log_p_pres": "log p(z_pres), nats",
