@@ -13,6 +13,7 @@ PACKAGE = pathlib.Path(__file__).resolve().parent.parent / "air_jax"
 # its place here.
 LAYERS = (
     {"distributions", "files", "interruption", "metrics", "models.spatial_transformer", "tables"},
+    {"markup", "report_style"},
     {"control_variates", "render.finite_difference", "render.scene"},
     {"render.raycast", "render.surfaces"},
     {"render.mujoco_worker"},
@@ -37,10 +38,12 @@ LAYERS = (
     {"effort", "evaluate", "evaluate3d", "gallery", "representation"},
     {"kinds"},
     {"figures3d", "infer3d", "sections", "seeds"},
-    {"infer", "overlay", "pretrained"},
+    {"infer", "overlay", "pretrained", "report_charts", "report_tables"},
+    {"report_page"},
+    {"report_run"},
     {"monitor"},
     {"loop", "program"},
-    {"main"},
+    {"main", "report"},
     {"experiments.arguments", "experiments.processes", "experiments.runs"},
     {"experiments.trials"},
     {"experiments.inflict"},
