@@ -40,7 +40,7 @@ LAYERS = (
     {"infer", "overlay", "pretrained"},
     {"monitor"},
     {"loop", "program"},
-    {"main"},
+    {"main", "sample"},
     {"experiments.arguments", "experiments.processes", "experiments.runs"},
     {"experiments.trials"},
     {"experiments.inflict"},
