@@ -52,14 +52,6 @@ def choose_counts(
     return np.asarray(codes).sum(-1).astype(np.int32)
 
 
-def trained_on(model: Model | Model3D) -> list[int]:
-    """The counts of a model's training scenes; 1 to N where they are not known."""
-    data = model.config.get("data", {})  # a model need not say what it was trained on
-    known = data.get("source") not in ("path", "omniglot")
-    within = [count for count in data.get("counts", ()) if count <= model.air.num_steps]
-    return within if known and within else list(range(1, model.air.num_steps + 1))
-
-
 def run(
     checkpoint: pathlib.Path,
     output: pathlib.Path,
@@ -88,7 +80,7 @@ def run(
     if not 1 <= num_scenes <= _LARGEST:
         raise ValueError(f"num is {num_scenes}; it must lie between 1 and {_LARGEST:,}.")
     model = kinds.load_objects(checkpoint)
-    given = trained_on(model) if counts == "trained" else counts
+    given = kinds.trained_counts(model) if counts == "trained" else counts
     chosen = choose_counts(model, None if isinstance(given, str) else given, num_scenes, seed)
     sampled = model.sample(chosen, key=jax.random.key(seed))
     arrays = {"counts": chosen, **sampled._asdict()}

@@ -106,13 +106,6 @@ def test_counts_that_are_none_are_a_wrong_argument(checkpoint, tmp_path, counts)
         run(checkpoint, tmp_path, "--counts", *counts)
 
 
-def test_where_training_does_not_say_its_counts_one_to_n_are_drawn(checkpoint):
-    model = kinds.load(checkpoint)
-    for data in ({}, {"source": "path", "counts": [0, 1]}, {"source": "auto", "counts": [7]}):
-        config = {**tiny.MODEL_CONFIG, "data": data}
-        assert sample.trained_on(kinds.create_model(config, model.params)) == [1, 2]
-
-
 def test_a_folder_without_a_model_is_named(tmp_path, capfd):
     with pytest.raises(SystemExit, match="1"):
         sample.main(["--checkpoint", str(tmp_path / "absent"), "--output", str(tmp_path / "out")])
