@@ -13,25 +13,25 @@ from air_jax.data.scenes import Scenes
 from air_jax.inference import Model, Objects
 from air_jax.trained import Inference, TrainedModel
 
+# Of a run, after which the timeline has a row; from dense to sparse, as learning goes.
+SHARES = (0.0, 0.01, 0.03, 0.1, 0.3, 1.0)
 _TIMELINE_IMAGES = 9
 _POLICY_IMAGES = 2_000
 
 
-def save_milestone(folder: pathlib.Path, step: int, model: TrainedModel, scenes: Scenes) -> None:
+def save_milestone(folder: pathlib.Path, step: int, found: Inference, scenes: Scenes) -> None:
     """Keeps what the model makes of a few images at this step, in `folder/milestones`.
 
     Args:
       folder: the workdir.
       step: training steps taken.
-      model: with the parameters of that step.
+      found: what the model of that step says of the scenes.
       scenes: the first few are shown, the same ones at every milestone.
     """
-    # All of them, as validation does: another shape would be compiled for a few images.
-    found = model.infer(scenes.images)
     z_where, z_pres = windows(found)
     shown = slice(_TIMELINE_IMAGES)
     buffer = io.BytesIO()
-    np.savez(
+    np.savez_compressed(
         buffer,
         step=step,
         images=scenes.images[shown],
@@ -56,9 +56,9 @@ def draw(
       results: the evaluation.
     """
     target = folder / "figures"
-    shown = timeline(folder)
-    if shown is not None:
-        figures.save(shown, target / "timeline.png")
+    rows = timeline(folder)
+    if rows is not None:
+        figures.save(rows, target / "timeline.png")
     chance = 1 / (1 + model.air.num_steps) if isinstance(model, Model) else None
     _draw_curves(folder, target, chance)
     if "confusion_matrix" in results:
@@ -84,21 +84,27 @@ def windows(found: Inference) -> tuple[np.ndarray, np.ndarray]:
     return found.z_where, np.arange(found.z_where.shape[1]) < found.counts[:, None]
 
 
-def timeline(folder: pathlib.Path) -> Figure | None:
-    """Reconstructions as training went on, from `folder/milestones`; None where there are none.
-
-    Args:
-      folder: the workdir.
-
-    Raises:
-      Exception: almost any, if a file there is damaged.
-    """
+def read_milestones(folder: pathlib.Path) -> list[dict[str, np.ndarray]]:
+    """What `save_milestone` kept in a workdir, by step, each with the arrays that it names."""
     entries = []
     for file in sorted((folder / "milestones").glob("*.npz")):
         with np.load(file, allow_pickle=False) as arrays:
             entries.append(dict(arrays))
+    return entries
+
+
+def timeline(folder: pathlib.Path) -> Figure | None:
+    """Reconstructions as training went on, of `read_milestones`; None where there are none."""
+    entries = read_milestones(folder)
     if not entries:
         return None
+    # Those that are nearest to the rows of the paper's figure.
+    last = int(entries[-1]["step"])
+    places = {
+        min(range(len(entries)), key=lambda i: abs(int(entries[i]["step"]) - share * last))
+        for share in SHARES
+    }
+    entries = [entries[place] for place in sorted(places)]
     steps = [int(entry["step"]) for entry in entries]
     rows = [
         np.stack([entry[name] for entry in entries])

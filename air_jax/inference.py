@@ -20,6 +20,7 @@ from air_jax import distributions, metrics, objectives, parallel, trained
 from air_jax.distributions import UnaryCode
 from air_jax.models import detection, spatial_transformer
 from air_jax.models.air import AIR, create_air, posterior_mean_noise, sample_noise
+from air_jax.models.scene2d import Sampled
 from air_jax.models.trace import Trace
 
 
@@ -126,6 +127,12 @@ def _trace_batch(air, params, images):
     return _apply(air, params, images, posterior_mean_noise(images.shape[0], air), True)
 
 
+@functools.partial(jax.jit, static_argnames="air")
+def _sample_batch(air, params, counts, key):
+    scene = {"params": params["scene"]}
+    return air.scene.apply(scene, key, counts, air.num_steps, method="sample")
+
+
 @functools.partial(jax.jit, static_argnames=("air", "num_samples"))
 def _iwae_batch(air, params, prior_logits, images, keys, num_samples):
     def one_sample(index):
@@ -222,6 +229,19 @@ class Model(NamedTuple):
           ValueError: if the shape or the range of the images is another.
         """
         return jax.device_get(_trace_batch(self.air, self.params, self._check(images)))
+
+    def sample(self, counts: np.ndarray, *, key: chex.PRNGKey) -> Sampled:
+        """Draws scenes from the generative model, without the likelihood's noise. NumPy arrays.
+
+        Args:
+          counts: number of objects of each scene, `[B]`, 0 to N.
+          key: of the latents.
+
+        Raises:
+          ValueError: if a count is out of range.
+        """
+        counts = trained.check_counts(counts, self.air.num_steps)
+        return jax.device_get(_sample_batch(self.air, self.params, counts, key))
 
     def iwae(
         self,

@@ -16,6 +16,7 @@ from air_jax import distributions, estimators, objectives, parallel, train, trai
 from air_jax.distributions import UnaryCode
 from air_jax.models.air3d import AIR3D, CERTAIN, create_air3d
 from air_jax.models.modules import create_baseline
+from air_jax.models.scene3d import Sampled3D
 from air_jax.models.trace import Trace
 from air_jax.objectives import LossOutput
 from air_jax.train import TrainState
@@ -238,6 +239,11 @@ def _wrap(angle: jax.Array) -> jax.Array:
     return jnp.mod(angle + jnp.pi, 2 * jnp.pi) - jnp.pi
 
 
+@functools.partial(jax.jit, static_argnames="air")
+def _sample_batch(air, counts, key):
+    return air.scene.sample(key, counts, air.num_steps)
+
+
 @functools.partial(jax.jit, static_argnames=("air", "num_samples"))
 def _iwae_batch(air, params, prior_logits, images, keys, num_samples):
     def one_sample(index):
@@ -308,6 +314,19 @@ class Model3D(NamedTuple):
             batches.append([leaf[: stop - start] for leaf in found])
         counts, identities, poses = map(np.concatenate, zip(*batches, strict=True))
         return counts, identities, poses
+
+    def sample(self, counts: np.ndarray, *, key: chex.PRNGKey) -> Sampled3D:
+        """Draws scenes from the generative model, without the likelihood's noise. NumPy arrays.
+
+        Args:
+          counts: number of objects of each scene, `[B]`, 0 to N.
+          key: of what stands where, and of the camera.
+
+        Raises:
+          ValueError: if a count is out of range.
+        """
+        counts = trained.check_counts(counts, self.air.num_steps)
+        return jax.device_get(_sample_batch(self.air, counts, key))
 
     def iwae(
         self,

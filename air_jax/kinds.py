@@ -257,6 +257,27 @@ def create_model(config: Config, params: Any) -> TrainedModel:
     return of(config).create_model(config, params)
 
 
+def with_steps(model: TrainedModel, num_steps: int) -> TrainedModel:
+    """A model of AIR or DAIR with another number of steps; no parameter depends on it.
+
+    Args:
+      model: of any kind; one that finds no objects stays as it is.
+      num_steps: N.
+    """
+    if not isinstance(model, inference.Model):
+        return model
+    section = {**model.config["inference"], "num_steps": num_steps}
+    return create_model({**model.config, "inference": section}, model.params)
+
+
+def trained_counts(model: inference.Model | inverse_graphics.Model3D) -> list[int]:
+    """Numbers of objects in a model's training scenes; 1 to N where they are not known."""
+    data = model.config.get("data", {})  # a model need not say what it was trained on
+    known = data.get("source") not in ("path", "omniglot")
+    within = [count for count in data.get("counts", ()) if count <= model.air.num_steps]
+    return within if known and within else list(range(1, model.air.num_steps + 1))
+
+
 def load(directory: str | Path) -> TrainedModel:
     """Loads an exported model.
 

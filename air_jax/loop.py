@@ -47,8 +47,6 @@ from air_jax.seeds import Seed, create_seeds
 from air_jax.train import TrainState
 from air_jax.trained import TrainedModel
 
-# Shares of the run after which its first images are reconstructed for the timeline.
-_MILESTONES = (0.0, 0.01, 0.03, 0.1, 0.3, 1.0)
 # Config entries that are of a machine: processes on several of them may have others.
 _ELSEWHERE = ("data.cache_dir", "data.tfds_dir", "data.path")
 # Config entries that a resumed run may change.
@@ -308,12 +306,14 @@ def _train(
         streamed=batches.streamed,
     )
     milestones = {
-        steps_per_call * math.ceil(share * num_steps / steps_per_call) for share in _MILESTONES
+        steps_per_call * math.ceil(share * num_steps / steps_per_call) for share in gallery.SHARES
     }
 
     def save_milestones() -> None:
         for seed in this.seeds if parallel.is_first() else ():
-            gallery.save_milestone(seed.folder, step, seed.model(state), validation)
+            # All images, as validation does: another shape would be compiled for a few.
+            found = seed.model(state).infer(validation.images)
+            gallery.save_milestone(seed.folder, step, found, validation)
 
     if step == num_steps:
         return state
@@ -343,14 +343,14 @@ def _train(
             compiled = True
 
         if step % options.evaluate_every == 0 or last:
-            monitor.validate(step, state)
+            monitor.validate(step, state)  # keeps a milestone
+        elif step in milestones:
+            save_milestones()
         if step % options.log_every == 0 or last:
             # The speed of the calls alone, without compilation, validation and checkpoints.
             speed = len(durations) * steps_per_call / sum(durations) if durations else None
             monitor.log(step, pending, speed)
             pending, durations = [], []
-        if step in milestones:
-            save_milestones()
         if options.snapshot_every and step % options.snapshot_every == 0:
             this.export(state, f"snapshots/step_{step:06d}")
         # A scheduler's signal reaches several processes at different calls.

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from absl import logging
 
-from air_jax import checkpoint, kinds, writer
+from air_jax import checkpoint, gallery, kinds, writer
 from air_jax.collapse import Watch
 from air_jax.data.scenes import Scenes
 from air_jax.inference import Objects
@@ -115,7 +115,8 @@ class Monitor(contextlib.AbstractContextManager["Monitor"]):
     def validate(self, step: int, state: TrainState) -> None:
         """Logs what the kind of model measures on the validation scenes: the ELBO, counts.
 
-        A known collapse is named in a warning that says what to change.
+        Of the first scenes it keeps a milestone. A known collapse is named in a warning that says
+        what to change.
         """
         if not self._logs:
             return
@@ -126,6 +127,7 @@ class Monitor(contextlib.AbstractContextManager["Monitor"]):
             found = seed.model(state).infer(scenes.images)
             if isinstance(found, Objects):
                 self._watch(seed, step, found, scenes)
+            gallery.save_milestone(seed.folder, step, found, scenes)
             scalars = self._kind.validate(found, scenes)
             if "count_accuracy" in scalars:
                 accuracies.append(100 * scalars["count_accuracy"])

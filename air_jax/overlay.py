@@ -16,6 +16,8 @@ from air_jax.figures import STEP_COLOURS
 # Between pictures side by side, and around them.
 GAP = 8
 _BACKGROUND = 255
+_BAR = "#0072b2"
+_LINE = 26  # height of a title, pixels
 
 
 def enlarge(image: np.ndarray, factor: int) -> np.ndarray:
@@ -90,6 +92,38 @@ def with_windows(
     return np.asarray(picture)
 
 
+def bars(shares: ArrayLike, *, height: int, width: int) -> np.ndarray:
+    """Shares as bars that lie, one below another, each with its number from 0 and its percentage.
+
+    Args:
+      shares: in [0, 1], `[K]`.
+      height: of the picture, pixels.
+      width: likewise.
+
+    Returns:
+      uint8 `[height, width, 3]`, white with black text.
+
+    Raises:
+      ValueError: if there is no share.
+    """
+    shares = np.asarray(shares, float)
+    if shares.ndim != 1 or not len(shares):
+        raise ValueError(f"shares have shape {shares.shape}; there must be one or more, [K].")
+    picture = Image.new("RGB", (width, height), "white")
+    draw = ImageDraw.Draw(picture)
+    pitch = height / len(shares)
+    size = max(10, min(18, round(0.5 * pitch)))
+    left, room = 2 * size, width - 5 * size
+    for number, share in enumerate(np.nan_to_num(shares).clip(0, 1)):
+        middle = (number + 0.5) * pitch
+        top, bottom = middle - 0.35 * pitch, middle + 0.35 * pitch
+        draw.text((0.5 * size, middle), str(number), fill="black", font=_font(size), anchor="lm")
+        draw.rectangle((left, top, left + max(1, room * share), bottom), fill=_BAR)
+        end = left + room * share + 0.4 * size
+        draw.text((end, middle), f"{share:.0%}", fill="black", font=_font(size), anchor="lm")
+    return np.asarray(picture)
+
+
 def side_by_side(pictures: Sequence[np.ndarray], *, gap: int = GAP) -> np.ndarray:
     """Pictures in a row, on white.
 
@@ -147,13 +181,10 @@ def titled(picture: np.ndarray, title: str) -> np.ndarray:
       title: one line; what does not fit is cut off.
 
     Returns:
-      uint8 `[H + h, W, 3]`, with h the line's height.
+      uint8 `[H + h, W, 3]`, with h the line's height, which is always the same.
     """
-    size = max(12, round(picture.shape[1] / 20))
-    size = min(size, 18)
-    band = Image.new("RGB", (picture.shape[1], round(1.6 * size)), "white")
-    place = (2, round(0.8 * size))
-    ImageDraw.Draw(band).text(place, title, fill="black", font=_font(size), anchor="lm")
+    band = Image.new("RGB", (picture.shape[1], _LINE), "white")
+    ImageDraw.Draw(band).text((2, _LINE // 2), title, fill="black", font=_font(16), anchor="lm")
     return np.concatenate([np.asarray(band), picture], axis=0)
 
 

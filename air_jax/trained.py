@@ -86,6 +86,22 @@ def check_images(images: np.ndarray, *, image_size: int, channels: int) -> np.nd
     return images
 
 
+def check_counts(counts: np.ndarray, num_steps: int) -> np.ndarray:
+    """Numbers of objects of scenes that a model is to draw, int32 `[B]`.
+
+    Raises:
+      ValueError: if they are not whole numbers from 0 to `num_steps`, `[B]` with B > 0.
+    """
+    counts = np.asarray(counts)
+    whole = np.issubdtype(counts.dtype, np.integer) and counts.ndim == 1 and len(counts)
+    if not whole or counts.min() < 0 or counts.max() > num_steps:
+        raise ValueError(
+            f"counts are {counts}; this model draws 0 to {num_steps} objects, a whole number for "
+            "each scene."
+        )
+    return counts.astype(np.int32)
+
+
 def batches(images: np.ndarray, batch_size: int) -> Iterator[tuple[int, int, jax.Array]]:
     """Batches of one shape, padded with zeros, sharded over the devices: start, stop, images.
 

@@ -48,7 +48,7 @@ def test_detection_finds_what_inference_finds(model, scenes):
 
 
 def test_a_milestone_is_kept_and_drawn_in_colour(model, scenes, tmp_path):
-    gallery.save_milestone(tmp_path, 5, model, scenes)
+    gallery.save_milestone(tmp_path, 5, model.infer(scenes.images), scenes)
     (file,) = (tmp_path / "milestones").iterdir()
     with np.load(file) as kept:
         assert kept["images"].shape == kept["reconstructions"].shape == (8, SIZE, SIZE, 3)

@@ -1,7 +1,9 @@
 """Shards on disk: what was written is read, in any order, and nothing that was changed since."""
 
 import json
+import os
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -66,6 +68,21 @@ def test_an_error_while_they_are_written_leaves_nothing(tmp_path):
         write(_images(3))
         raise KeyboardInterrupt
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_killed_processes_left_is_removed_and_what_others_write_is_not(tmp_path):
+    kept = [".shards.aaaa.tmp", ".other.bbbb.tmp"]
+    for name in (*kept, ".shards.cccc.tmp"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "images-00000.array_record").write_bytes(b"half")
+    old = time.time() - 25 * 3600
+    for path in [*tmp_path.glob(".shards.cccc.tmp/**/*"), *tmp_path.iterdir()]:
+        os.utime(path, (old, old))
+    # A folder is as old as its last entry, a set as young as the last write to any of its files.
+    now = time.time()
+    os.utime(tmp_path / kept[0] / "images-00000.array_record", (now, now))
+    _write(tmp_path / "shards", _images(2))
+    assert {path.name for path in tmp_path.iterdir()} == {*kept, "shards"}
 
 
 def test_shards_that_another_process_wrote_meanwhile_stay(tmp_path):

@@ -10,7 +10,7 @@ import pytest
 
 from air_jax import export, loop
 from air_jax.experiments import generalization, generalization_report
-from air_jax.kinds import load
+from air_jax.kinds import load, with_steps
 from air_jax.models.spatial_transformer import window_box
 from tests.loop_test import tiny_config
 
@@ -39,7 +39,7 @@ def test_every_seed_is_measured_with_and_without_more_steps(experiment, tmp_path
         model = load(experiment / f"seeds_{seed}")
         scenes = generalization.scenes_with(model.config, [0], 20)
         np.testing.assert_array_equal(scenes.counts, 0)
-        counts = generalization.with_steps(model, 4).infer(scenes.images).counts
+        counts = with_steps(model, 4).infer(scenes.images).counts
         assert measured["unseen_with_num_steps"]["count_accuracy"] == np.mean(counts == 0)
         seen = generalization.scenes_with(model.config, [1], 20)
         counts = model.infer(seen.images).counts
@@ -75,7 +75,7 @@ def test_every_seed_is_measured_with_and_without_more_steps(experiment, tmp_path
 
 def test_more_steps_leave_the_first_ones_as_they_were(experiment):
     model = load(experiment / "seeds_5")
-    longer = generalization.with_steps(model, 5)
+    longer = with_steps(model, 5)
     images = generalization.scenes_with(model.config, [1], 8).images
     few, many = model.infer(images), longer.infer(images)
     assert many.presence.shape == (8, 5)

@@ -224,6 +224,22 @@ def test_places_are_as_the_camera_sees_them():
     assert other_row < 15 and abs(other_column - 16) < 1e-4
 
 
+def test_samples_are_scenes_of_the_prior():
+    scene = scene_model(ablation.change(tiny_config(), TABLE))
+    sampled = scene.sample(jax.random.key(0), jnp.zeros(3_000, jnp.int32), 3)
+    np.testing.assert_array_equal(np.unique(sampled.z_what), range(scene.num_identities))
+    # As the camera sees them, they are in reach; on the table they are turned with it.
+    seen = scene.from_world(sampled.z_where, sampled.camera[:, None])
+    assert np.abs(seen[..., :2]).max() < 1.5 < np.abs(sampled.z_where[..., :2]).max()
+    np.testing.assert_allclose(np.degrees(sampled.camera.std(0)), [14.4, 4.6], rtol=0.06)
+    np.testing.assert_allclose(sampled.camera.mean(0), [0, np.radians(40)], atol=0.02)
+    # Without objects there is the table, and with them what stands on it.
+    empty, *others = scene.sample(jax.random.key(1), jnp.array([0, 1, 3]), 3).images
+    table = scene.draw(*(jnp.zeros((1, 3)),) * 2, jnp.zeros((1, 3, 3)), sampled.camera[:1])
+    assert len(np.unique(empty)) <= len(np.unique(table)) + 2
+    assert all(np.abs(image - empty).max() > 0.1 for image in others)
+
+
 def test_labels_come_in_the_order_that_is_asked_for():
     config = ablation.change(tiny_config(), {**TABLE, "data.repetition": True})
     scene = scene_model(config)

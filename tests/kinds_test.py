@@ -38,6 +38,15 @@ def test_the_config_names_the_kind():
     assert model.network.num_steps == 40
 
 
+def test_where_training_does_not_say_its_counts_they_are_one_to_n():
+    def counts(data):
+        return kinds.trained_counts(kinds.create_model({**tiny.MODEL_CONFIG, "data": data}, None))
+
+    for data in ({}, {"source": "path", "counts": [0, 1]}, {"source": "auto", "counts": [7]}):
+        assert counts(data) == [1, 2]
+    assert counts({"source": "auto", "counts": [0, 2, 3]}) == [0, 2]
+
+
 def test_experiments_on_objects_refuse_a_model_that_has_none(tmp_path):
     config = draw_config.get_config().to_dict()
     with pytest.raises(ValueError, match="model is 'draw'; this needs 'air'"):

@@ -119,10 +119,28 @@ def test_an_object_is_drawn_within_its_opacity(composition):
 def test_samples_are_images(composition):
     air = tiny.create(channels=3, composition=composition, decoder_bias=0.0)
     variables = {"params": tiny.init(air)["scene"]}
-    arguments = jax.random.key(0), jnp.array([0, 1, 2]), 2
-    canvases = air.scene.apply(variables, *arguments, method="sample")
-    assert canvases.shape == (3, 6, 6, 3)
-    np.testing.assert_array_equal(canvases.any((1, 2, 3)), [False, True, True])
+    counts = jnp.array([0, 1, 2])
+    sampled = air.scene.apply(variables, jax.random.key(0), counts, 2, method="sample")
+    assert sampled.images.shape == (3, 6, 6, 3)
+    np.testing.assert_array_equal(sampled.images.any((1, 2, 3)), [False, True, True])
+    # Of these latents, in the way in which inference composes them.
+    again = air.scene.apply(variables, *sampled[1:], counts, method="draw")
+    np.testing.assert_array_equal(again, sampled.images)
+    _, first = air.scene.apply(
+        variables, sampled.z_where[:, 0], sampled.z_what[:, 0], method="render_object"
+    )
+    np.testing.assert_allclose(sampled.images[1], air.scene.colours(first)[1], atol=1e-6)
+
+
+def test_latents_are_drawn_from_their_prior():
+    air = tiny.create()
+    variables = {"params": tiny.init(air)["scene"]}
+    counts = jnp.zeros(2_000, jnp.int32)
+    sampled = air.scene.apply(variables, jax.random.key(1), counts, 2, method="sample")
+    # scale_prior (1.5, 0.3), shift_prior (0, 0.5); four standard errors of 4,000 draws.
+    np.testing.assert_allclose(sampled.z_where.mean((0, 1)), [1.5, 0, 0], atol=4 * 0.5 / 63)
+    np.testing.assert_allclose(sampled.z_where.std((0, 1)), [0.3, 0.5, 0.5], atol=0.03)
+    np.testing.assert_allclose(sampled.z_what.std((0, 1)), [1.0, 1.0], atol=0.05)
 
 
 def test_a_scene_without_the_field_is_the_papers():

@@ -37,12 +37,18 @@ class Scenes(NamedTuple):
     hidden: np.ndarray
 
 
-class _Glyphs(NamedTuple):
-    """Digits at their final size; boxes are (x_min, y_min, x_max, y_max), `[U, 4]`."""
+class Glyphs(NamedTuple):
+    """Digits at their final size; boxes are (x_min, y_min, x_max, y_max).
 
-    images: np.ndarray  # uint8 [U, R, R], of which the box `ink` is drawn
-    ink: np.ndarray  # extent of the nonzero pixels, int64
-    core: np.ndarray  # extent of the pixels above half the maximum, float32
+    Attributes:
+        images: uint8 `[U, R, R]`, of which the box `ink` is drawn.
+        ink: extent of the nonzero pixels, int64 `[U, 4]`.
+        core: extent of the pixels above half the maximum, float32 `[U, 4]`.
+    """
+
+    images: np.ndarray
+    ink: np.ndarray
+    core: np.ndarray
 
 
 def compose_scenes(
@@ -99,7 +105,7 @@ def compose_scenes(
     sides = np.rint(scales * digits.images.shape[1]).astype(np.int64)
     # Each digit is resampled once per size, however often it is drawn.
     drawn, glyph_index = np.unique(np.stack([digit_index, sides]), axis=1, return_inverse=True)
-    glyphs = _make_glyphs(digits.images, drawn[0], drawn[1])
+    glyphs = make_glyphs(digits.images, drawn[0], drawn[1])
 
     extents = (glyphs.ink[:, 2:] - glyphs.ink[:, :2])[glyph_index]
     if num_objects and extents.max() > image_size:
@@ -113,7 +119,7 @@ def compose_scenes(
     # The largest count first: it is the one that may be impossible.
     for count in sorted(set(counts) - {0}, reverse=True):
         members = scene_counts == count
-        corners[members, :count] = _place(object_extents[members, :count], image_size, rng)
+        corners[members, :count] = place(object_extents[members, :count], image_size, rng)
 
     # From here on objects, not scenes; corners of glyph canvases, not of ink.
     offsets = corners[present] - glyphs.ink[glyph_index, :2]
@@ -192,8 +198,16 @@ def _check_digits(digits: Digits, digit_scale: tuple[float, float]) -> None:
         raise ValueError(f"digit_scale {tuple(digit_scale)!r} shrinks a digit to no pixel at all")
 
 
-def _make_glyphs(images: np.ndarray, indices: np.ndarray, sides: np.ndarray) -> _Glyphs:
-    """Resamples `images[indices]` to `sides` pixels and measures their ink."""
+def make_glyphs(images: np.ndarray, indices: np.ndarray, sides: np.ndarray) -> Glyphs:
+    """Resamples digits and measures their ink.
+
+    Args:
+        images: uint8 `[M, D, D]`.
+        indices: of these, `[U]`.
+        sides: of the square that each becomes, pixels, int `[U]`.
+    Raises:
+        ValueError: if a digit has no ink; names it.
+    """
     largest = int(sides.max(initial=1))
     glyphs = np.zeros((len(indices), largest, largest), np.uint8)
     for side in np.unique(sides):
@@ -203,7 +217,7 @@ def _make_glyphs(images: np.ndarray, indices: np.ndarray, sides: np.ndarray) -> 
     if not has_ink.all():
         blank = indices[has_ink.argmin()]
         raise ValueError(f"digit {blank} has no ink: every digit needs a nonzero pixel")
-    return _Glyphs(glyphs, metrics.extents(glyphs > 0), metrics.ink_boxes(glyphs))
+    return Glyphs(glyphs, metrics.extents(glyphs > 0), metrics.ink_boxes(glyphs))
 
 
 def _resample(images: np.ndarray, side: int) -> np.ndarray:
@@ -222,7 +236,7 @@ def _resample(images: np.ndarray, side: int) -> np.ndarray:
     return images
 
 
-def _place(extents: np.ndarray, image_size: int, rng: np.random.Generator) -> np.ndarray:
+def place(extents: np.ndarray, image_size: int, rng: np.random.Generator) -> np.ndarray:
     """Draws corners of disjoint boxes, uniformly over all legal arrangements.
 
     Args:
@@ -294,7 +308,7 @@ def _propose(
 
 
 def _draw(
-    glyphs: _Glyphs,
+    glyphs: Glyphs,
     glyph_index: np.ndarray,
     offsets: np.ndarray,
     scene_index: np.ndarray,

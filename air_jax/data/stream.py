@@ -9,6 +9,7 @@ Reading needs `grain`, of the extra `stream`.
 """
 
 import contextlib
+import glob
 import hashlib
 import importlib.util
 import json
@@ -16,6 +17,7 @@ import os
 import pathlib
 import secrets
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol, TypeVar
 
@@ -30,6 +32,8 @@ _OPTIONS = "group_size:1"
 _PIECE = 4096  # images read at a time where all are
 # Calls that are read while another one is computed, each by one thread.
 _AHEAD = 2
+# Seconds without a write after which a half-written set is nobody's.
+_ABANDONED = 24 * 3600
 
 Loaded = TypeVar("Loaded", covariant=True)
 
@@ -111,6 +115,7 @@ def writing(folder: str | os.PathLike[str]) -> Iterator[Callable[[np.ndarray], N
     # At random, as processes of several machines may share the folder above.
     temporary = folder.with_name(f".{folder.name}.{secrets.token_hex(8)}.tmp")
     temporary.mkdir(parents=True)
+    _remove_abandoned(folder)
     writer = _Writer(temporary)
     try:
         yield writer.write
@@ -123,6 +128,18 @@ def writing(folder: str | os.PathLike[str]) -> Iterator[Callable[[np.ndarray], N
     finally:
         writer.close()
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _remove_abandoned(folder: pathlib.Path) -> None:
+    """Removes what processes that were killed have left of the same set.
+
+    Another that writes it meanwhile, on another machine maybe, adds to its files all the time.
+    """
+    for other in folder.parent.glob(f".{glob.escape(folder.name)}.*.tmp"):
+        with contextlib.suppress(OSError):  # it may be gone, or another user's
+            latest = max(path.stat().st_mtime for path in (other, *other.iterdir()))
+            if time.time() - latest > _ABANDONED:
+                shutil.rmtree(other, ignore_errors=True)
 
 
 class _Writer:

@@ -53,7 +53,6 @@ from air_jax.data.scenes import Scenes
 from air_jax.experiments import generalization_report
 from air_jax.experiments.generalization_report import MEASURES
 from air_jax.files import write_atomically
-from air_jax.inference import Model
 from air_jax.trained import TrainedModel, check_images
 
 _CONFIGS = pathlib.Path(__file__).resolve().parent.parent.parent / "configs"
@@ -88,19 +87,6 @@ def find_models(experiment: pathlib.Path) -> list[pathlib.Path]:
     if not found:
         raise ValueError(f"{experiment} holds no trained model, nor do its folders seed(s)_*")
     return sorted(found, key=lambda folder: (len(folder.name), folder.name))
-
-
-def with_steps(model: TrainedModel, num_steps: int) -> TrainedModel:
-    """A model of AIR or DAIR with another number of steps; no parameter depends on it.
-
-    Args:
-      model: of any kind; one that finds no objects stays as it is.
-      num_steps: N.
-    """
-    if not isinstance(model, Model):
-        return model
-    inference = {**model.config["inference"], "num_steps": num_steps}
-    return kinds.create_model({**model.config, "inference": inference}, model.params)
 
 
 def scenes_with(config: Mapping[str, Any], counts: Sequence[int], num_images: int) -> Scenes:
@@ -150,7 +136,7 @@ def measure_curve(
     """
     curve = []
     for snapshot in sorted((folder / "snapshots").glob("step_*")):
-        model = with_steps(kinds.load(snapshot), num_steps)
+        model = kinds.with_steps(kinds.load(snapshot), num_steps)
         entry: dict[str, Any] = {"step": model.config["step"]}
         entry["seen_with_num_steps"] = measure(model, seen)
         curve.append({**entry, "unseen_with_num_steps": measure(model, unseen)})
@@ -202,7 +188,7 @@ def run(
             trained_on = model.config["data"]["counts"]
             if unseen in trained_on:
                 raise ValueError(f"{folder} was trained on {trained_on}: {unseen} is not unseen")
-            longer = with_steps(model, num_steps)
+            longer = kinds.with_steps(model, num_steps)
             seen_scenes = scenes_with(model.config, trained_on, num_images)
             unseen_scenes = scenes_with(model.config, [unseen], num_images)
             seen = measure(model, seen_scenes)

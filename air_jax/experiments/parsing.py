@@ -40,7 +40,6 @@ from air_jax import figures, files, kinds, program, provenance, tables, writer
 from air_jax.data.dataset import create_dataset
 from air_jax.data.scenes import Scenes
 from air_jax.experiments import ablation, arguments, parsing_report, runs
-from air_jax.experiments.generalization import with_steps
 from air_jax.experiments.parsing_report import SETS
 from air_jax.inference import Model
 
@@ -183,7 +182,7 @@ def _draw(models: Mapping[str, Model], images: np.ndarray, target: pathlib.Path)
     num_steps = model.air.num_steps
     # A network that stops earlier has the same parameters and draws the same parts: its canvas is
     # that of the first of them.
-    step_by_step = {f"{n} of {num_steps}": with_steps(model, n) for n in range(1, num_steps)}
+    step_by_step = {f"{n} of {num_steps}": kinds.with_steps(model, n) for n in range(1, num_steps)}
     step_by_step[f"{num_steps} of {num_steps}"] = model
     parts = parsing_report.reconstructions(step_by_step, images, num_steps, title="steps")
     figures.save(parts, target / "step_by_step.png")

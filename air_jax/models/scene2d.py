@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import chex
 import distrax
@@ -15,6 +16,20 @@ from air_jax.models import modules, spatial_transformer
 # exp(+-4): scales far beyond any that a prior supports, and finite. Only a diverging network gets
 # there, where its gradient ends.
 _MAX_LOG_SCALE = 4.0
+
+
+class Sampled(NamedTuple):
+    """Scenes drawn from p(x, z), with the latents that they are drawn from.
+
+    Attributes:
+      images: `[B, H, W, C]`.
+      z_where: `(s, t_x, t_y)`, `[B, N, 3]`; those beyond a scene's count were not drawn.
+      z_what: `[B, N, D]`, likewise.
+    """
+
+    images: jax.Array
+    z_where: jax.Array
+    z_what: jax.Array
 
 
 class Scene2D(nn.Module):
@@ -165,23 +180,33 @@ class Scene2D(nn.Module):
         """
         return distributions.image_log_prob(images, canvas, scale=self.likelihood_scale)
 
-    def sample(self, key: chex.PRNGKey, counts: jax.Array, num_steps: int) -> jax.Array:
+    def sample(self, key: chex.PRNGKey, counts: jax.Array, num_steps: int) -> Sampled:
         """Draws scenes from the model, without the likelihood's noise.
 
         Args:
           key: PRNG key.
           counts: number of objects of each scene, int32 `[B]`, at most `num_steps`.
           num_steps: N.
-
-        Returns:
-          Canvases, `[B, H, W, C]`.
         """
         key_pose, key_what = jax.random.split(key)
         shape = (counts.shape[0], num_steps)
         z_where = self.pose_to_where(self.prior_pose().sample(seed=key_pose, sample_shape=shape))
         z_what = self.prior_what().sample(seed=key_what, sample_shape=shape)
+        return Sampled(self.draw(z_where, z_what, counts), z_where, z_what)
+
+    def draw(self, z_where: jax.Array, z_what: jax.Array, counts: jax.Array) -> jax.Array:
+        """Draws scenes from latents.
+
+        Args:
+          z_where: `(s, t_x, t_y)`, `[B, N, 3]`.
+          z_what: `[B, N, D]`.
+          counts: of each scene its first so many objects are drawn, int32 `[B]`.
+
+        Returns:
+          Canvases, `[B, H, W, C]`.
+        """
         canvas = self.empty_canvas(counts.shape[0])
-        for i in range(num_steps):
+        for i in range(z_where.shape[1]):
             _, placed = self.render_object(z_where[:, i], z_what[:, i])
             canvas = self.compose(canvas, placed, (i < counts).astype(canvas.dtype))
         return self.colours(canvas)

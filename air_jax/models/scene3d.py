@@ -8,7 +8,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import chex
 import distrax
@@ -23,6 +23,23 @@ from air_jax.render.scene import CATALOGUES, MAX_SUPERSAMPLING, View
 
 POSE_SIZE = 3  # x, y, yaw
 CAMERA_SIZE = 2  # azimuth, elevation
+
+
+class Sampled3D(NamedTuple):
+    """Scenes drawn from p(x, z), with what stands in them.
+
+    Attributes:
+      images: `[B, H, W, 3]`.
+      z_where: `(x, y, yaw)` on the table, units of length and radians, `[B, N, 3]`; those beyond a
+        scene's count were not drawn.
+      z_what: identities, int32 `[B, N]`, likewise.
+      camera: azimuth and elevation, radians, `[B, 2]`.
+    """
+
+    images: jax.Array
+    z_where: jax.Array
+    z_what: jax.Array
+    camera: jax.Array
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,6 +186,27 @@ class Scene3D:
             z_what, presence, z_where[..., :2], z_where[..., 2], camera
         )
         return raycast.render(scene, self.view)
+
+    def sample(self, key: chex.PRNGKey, counts: jax.Array, num_steps: int) -> Sampled3D:
+        """Draws scenes from the model, without the likelihood's noise.
+
+        Args:
+          key: PRNG key.
+          counts: number of objects of each scene, int32 `[B]`, at most `num_steps`.
+          num_steps: N.
+        """
+        key_what, key_place, key_yaw, key_camera = jax.random.split(key, 4)
+        shape = (counts.shape[0], num_steps)
+        z_what = jax.random.randint(key_what, shape, 0, self.num_identities)
+        latent = self.prior_position().sample(seed=key_place, sample_shape=shape)
+        yaw = jax.random.uniform(key_yaw, (*shape, 1), minval=-jnp.pi, maxval=jnp.pi)
+        noise = jax.random.normal(key_camera, (shape[0], CAMERA_SIZE))
+        scale = jnp.radians(jnp.array(self.camera_scale))
+        camera = jnp.array(description.CAMERA[:CAMERA_SIZE]) + scale * noise
+        seen = jnp.concatenate([self.place(latent), yaw], axis=-1)
+        z_where = self.to_world(seen, camera[:, None])
+        presence = (jnp.arange(num_steps) < counts[:, None]).astype(jnp.float32)
+        return Sampled3D(self.draw(z_what, presence, z_where, camera), z_where, z_what, camera)
 
     def _through(self, steps):
         """The renderer as a function of its continuous parameters, with a gradient."""
