@@ -37,9 +37,12 @@ def run(workdirs: Sequence[Path], output: Path | None, *, num_images: int) -> Pa
       The file.
 
     Raises:
-      ValueError: if a folder is no workdir, or plotly is not installed.
+      ValueError: if a folder is no workdir, `output` is one, or plotly is not installed.
       OSError: if the file cannot be written.
     """
+    output = workdirs[0] / "report.html" if output is None else output
+    if output.is_dir():
+        raise ValueError(f"--output {output} is a folder: give the file to write")
     plotly = _plotly()
     found = [run for workdir in workdirs for run in report_run.find(workdir)]
     names = name_apart([run.folder for run in found])
@@ -52,7 +55,6 @@ def run(workdirs: Sequence[Path], output: Path | None, *, num_images: int) -> Pa
         )
     written = f"Written on {time.strftime('%Y-%m-%d')} by air_jax."
     page = report_page.page(runs, written, plotly).encode("utf-8", "replace")
-    output = workdirs[0] / "report.html" if output is None else output
     write_atomically(output, page)
     size, script = len(page) / 1e6, len(plotly) / 1e6
     logging.info("written: %s, %.1f MB, of which plotly is %.1f MB", output, size, script)

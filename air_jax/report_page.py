@@ -184,7 +184,7 @@ def _links(label: str, links: Mapping[str, str]) -> Markup:
 
 def _comparison(runs: Sequence[Run], charts: list[report_charts.Chart]) -> Markup:
     names = [run.name for run in runs]
-    digests = {run.evaluation["data"].get("digest") for run in runs if _has_data(run)}
+    digests = {str(run.evaluation["data"].get("digest")) for run in runs if _has_data(run)}
     warning = None
     if len(digests) > 1:
         warning = element(

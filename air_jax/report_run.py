@@ -68,7 +68,7 @@ def find(folder: Path) -> list[Workdir]:
             "training"
         )
     config = _read_json(path)
-    if "train" not in config:
+    if not isinstance(config.get("train"), dict):
         hint = f": give {folder.parent}, of which this is the model" if "format" in config else ""
         raise ValueError(f"{folder} is no workdir of a run: its config.json is not a run's{hint}")
     kinds.of(config)
@@ -227,11 +227,11 @@ def _look(
             f"are {dataset.description['digest']} and {digest}."
         )
     scenes = Scenes(*(array[:num_images] for array in dataset.test))
-    # As in the evaluation, so that these are the ELBOs of which it has the mean.
-    key, _ = jax.random.split(_keys(run).evaluation)
     try:
+        # As in the evaluation, so that these are the ELBOs of which it has the mean.
+        key, _ = jax.random.split(_keys(run).evaluation)
         found = model.infer(scenes.images, key=key)
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         notes.append(f"The model does not take the test scenes: {error}")
         return None
     return look(model, scenes, found)

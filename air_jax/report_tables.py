@@ -8,7 +8,7 @@ from air_jax.charts import plural
 from air_jax.markup import Markup, element
 from air_jax.provenance import flatten
 
-_SHARES = ("count_accuracy", "share_matched")
+_SHARES = ("accuracy", "share_")
 # What an evaluation measures, the most important first; another name is shown as it is.
 _MEASURES = {
     "step": "training steps",

@@ -14,6 +14,7 @@ import pytest
 pytest.importorskip("plotly", reason="plotly is not installed: pip install '.[report]'")
 
 from air_jax import export, kinds, loop, report, report_run, writer
+from configs import scene3d_object
 from tests import draw_test, loop_test
 from tests.markup_test import Read
 from tests.report_page_test import charts, rows
@@ -237,6 +238,25 @@ def test_a_model_without_objects_has_its_curves_and_what_it_explains_worst(tmp_p
     assert charts(text)
 
 
+def test_a_model_of_3d_scenes_has_its_config_curves_and_evaluation(tmp_path):
+    config = json.loads(scene3d_object.get_config().to_json())
+    size = config["data"]["image_size"]
+    exported = {**config, "image": {"image_size": size, "channels": 3}, "step": 5}
+    export.export_model(tmp_path / "model", {"any": np.zeros(1, np.float32)}, exported)
+    writer.write_json(tmp_path / "config.json", config)
+    evaluation = {"step": 5, "elbo": 12.5, "count_accuracy": 0.5, "identity_accuracy": 0.75}
+    writer.write_json(tmp_path / "evaluation.json", evaluation)
+    entry = {"step": 5, "split": "validation", "elbo": 3.0}
+    (tmp_path / "metrics.jsonl").write_text(json.dumps(entry))
+    text = write(tmp_path, output=tmp_path / "r.html")
+    assert "AIR through a renderer, 5 of" in Read(text).text
+    assert "is not asked about single scenes here" in Read(text).text
+    for row in (["ELBO, nats per image", "12.50"], ["identity_accuracy", "75.00 %"]):
+        assert row in rows(text)
+    assert charts(text)[0]["data"][0]["y"] == [3.0]
+    assert ["scene.catalogue", config["scene"]["catalogue"]] in rows(text)
+
+
 def test_every_seed_of_a_program_is_a_run(other, tmp_path):
     """And a seed's own folder is one of them."""
     together = tmp_path / "together"
@@ -266,7 +286,11 @@ def test_what_is_no_workdir_is_refused_in_a_sentence(trained, tmp_path, caplog):
     damaged = tmp_path / "damaged"
     damaged.mkdir()
     (damaged / "config.json").write_text("{")
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "config.json").write_text('{"train": []}')
     for folder, message in (
+        (other, "its config.json is not a run's"),
         (tmp_path / "absent", "is not a folder: give the workdir of a run"),
         (tmp_path / "file", "is not a folder"),
         (tmp_path, "is no workdir of a run: it has no config.json"),
@@ -276,6 +300,9 @@ def test_what_is_no_workdir_is_refused_in_a_sentence(trained, tmp_path, caplog):
         caplog.clear()
         assert message in refusal(caplog, "--workdir", folder)
     assert not list(tmp_path.glob("**/report.html"))
+    caplog.clear()
+    message = refusal(caplog, "--workdir", trained, "--output", damaged)
+    assert "is a folder: give the file to write" in message
 
 
 def test_without_plotly_it_says_what_to_install(trained, caplog, monkeypatch):
