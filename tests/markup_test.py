@@ -7,7 +7,7 @@ import pytest
 
 from air_jax.markup import Markup, data, element, join, script
 
-NASTY = """</script><script>alert(1)</script><img src=x onerror="alert('2')">&amp;"""
+NASTY = """" onload="alert(0)</script><script>alert(1)</script><img src=x onerror="alert('2')">&"""
 
 
 class Read(HTMLParser):
