@@ -26,8 +26,9 @@ tbody th { font-weight: normal; min-width: 8rem; }
 td.number { text-align: right; white-space: nowrap; }
 th.number { text-align: right; }
 table.confusion { text-align: center; }
-table.confusion th, table.confusion td { border: 1px solid #fff; padding: 0.5rem 0.9rem;
-  text-align: center; vertical-align: middle; white-space: nowrap; }
+table.confusion th, table.confusion td { border: 1px solid #fff;
+  padding: 0.5rem clamp(0.3rem, 1.5vw, 0.9rem); text-align: center; vertical-align: middle; }
+.share { white-space: nowrap; }
 table.confusion tbody th { min-width: 0; }
 table.confusion thead th, table.confusion tbody th { font-weight: 600; }
 summary { cursor: pointer; color: var(--blue); padding: 0.2rem 0; }

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from air_jax.charts import plural
-from air_jax.markup import Markup, element
+from air_jax.markup import Markup, element, join
 from air_jax.provenance import flatten
 
 _SHARES = ("accuracy", "share_")
@@ -176,7 +176,8 @@ def confusion(matrix: Sequence[Sequence[int]], source: str) -> Markup:
             share = images / max(sum(row), 1)
             colour = "#fff" if share > 0.75 else "#222"
             style = f"background: rgb(11 90 148 / {share:.3f}); color: {colour}"
-            text = f"{images:,} ({100 * share:.1f} %)" if images else "0"
+            percent = element("span", f"({100 * share:.1f} %)", class_="share")
+            text = join(f"{images:,} ", percent) if images else "0"
             cells.append(element("td", text, style=style))
         rows.append(element("tr", element("th", f"{true} true", scope="row"), *cells))
     head = [element("th", f"{n} found", scope="col") for n in range(len(matrix))]
