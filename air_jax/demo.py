@@ -114,10 +114,15 @@ def launch(model: Model, *, host: str, port: int | None) -> tuple[Any, str]:
     page = build(model)
     font = [gradio.themes.Font("system-ui"), gradio.themes.Font("sans-serif")]
     mono = [gradio.themes.Font("ui-monospace"), gradio.themes.Font("monospace")]
+    theme = gradio.themes.Default(primary_hue="blue", font=font, font_mono=mono).set(
+        # Gradio's own is too pale to be read.
+        body_text_color_subdued="*neutral_600",
+        body_text_color_subdued_dark="*neutral_300",
+    )
     _, address, _ = page.launch(
         server_name=host,
         server_port=port,
-        theme=gradio.themes.Default(primary_hue="blue", font=font, font_mono=mono),
+        theme=theme,
         css=demo_html.STYLE,
         prevent_thread_lock=True,
         quiet=True,

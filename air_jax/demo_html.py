@@ -19,11 +19,10 @@ STYLE = """
 .gradio-container { max-width: 1240px !important; margin: 0 auto !important; }
 .gradio-container footer { display: none !important; }
 .html-container { padding: 0 !important; }
-.air, .pad { --quiet: color-mix(in srgb, var(--body-text-color) 72%, transparent); }
 .air h1 { font-size: 22px; margin: 0 0 4px; }
 .air h2 { font-size: 15px; margin: 14px 0 6px; font-weight: 600; }
 .air p { margin: 0; }
-.air .quiet, .air figcaption { color: var(--quiet); font-size: 13px; }
+.air .quiet, .air figcaption { color: var(--body-text-color-subdued); font-size: 13px; }
 .air figure { margin: 0; min-width: 0; }
 .air img { display: block; width: 100%; margin: 0; image-rendering: pixelated; background: black;
   border-radius: 4px; }
@@ -79,8 +78,8 @@ def heading(description: str) -> str:
       description: of the model, a line of text.
     """
     return (
-        '<div class="air"><h1>Attend, infer, repeat</h1><p>Draw digits or shapes: the network looks '
-        "at one object after the other, counts them, and draws the scene again.</p>"
+        '<div class="air"><h1>Attend, infer, repeat</h1><p>Draw digits or shapes: the network '
+        "looks at one object after the other, counts them, and draws the scene again.</p>"
         f'<p class="quiet">{html.escape(description)}</p></div>'
     )
 
@@ -93,7 +92,7 @@ def message(text: str) -> str:
 
 def results(view: View) -> str:
     """What the model makes of an image: the count, the windows, and step by step."""
-    count = view.count
+    count = view.num_objects
     rows = "".join(
         f'<span class="{"here" if n == count else ""}">{n}</span>'
         f'<div class="bar"><span style="width:{100 * p:.1f}%"></span></div>'

@@ -30,15 +30,15 @@ STYLE = """
 .pad .tools { display: flex; flex-wrap: wrap; gap: 8px; align-items: center; margin-top: 8px; }
 .pad .tools button, .pad .file { font: inherit; line-height: 1.3; padding: 7px 12px;
   border-radius: 6px; cursor: pointer; color: var(--body-text-color);
-  border: 1px solid var(--border-color-primary); background: var(--button-secondary-background-fill);
-}
+  background: var(--button-secondary-background-fill);
+  border: 1px solid var(--border-color-primary); }
 .pad .file { position: relative; overflow: hidden; }
 .pad .file input { position: absolute; inset: 0; opacity: 0; cursor: pointer; font-size: 0; }
 .pad .width { display: flex; gap: 6px; align-items: center; flex: 1 1 120px; }
 .pad .width input { flex: 1; min-width: 60px; accent-color: #5c9dff; }
 .pad .tools button.colour { width: 32px; height: 32px; padding: 0; border: 2px solid transparent; }
 .pad .tools button.colour[aria-pressed=true] { border-color: var(--body-text-color); }
-.pad .hint { margin: 8px 0 0; font-size: 13px; color: var(--quiet); }
+.pad .hint { margin: 8px 0 0; font-size: 13px; color: var(--body-text-color-subdued); }
 @media (pointer: coarse) { .pad .keys { display: none; } }
 """
 

@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -47,7 +48,10 @@ class Handlers:
         self._model = model
         self._size = model.air.scene.image_size
         self._take = {"image_size": self._size, "channels": model.air.scene.channels}
-        self._scenes = scene_view.example_scenes(model.config, NUM_SCENES, seed=0)
+        scenes = scene_view.example_scenes(model.config, NUM_SCENES, seed=0)
+        # The page opens with the fullest.
+        fullest = scenes.sum((1, 2, 3)).argmax() if len(scenes) else 0
+        self._scenes = np.roll(scenes, -int(fullest), axis=0)
 
     def drawn(self, session: Session | None, data: Any) -> tuple:
         """A drawing came: `{"picture": data URL}`."""
@@ -78,26 +82,27 @@ class Handlers:
 
     def move(self, axis: int, session: Session | None, number: float) -> tuple:
         """The chosen object's x, y or side (axis 0, 1, 2) was set, in pixels."""
-        if session is None or not session.view.count:
+        if session is None or not session.view.num_objects or not _is_number(number):
             return session, _skip()
         place = list(scene_view.to_place(session.z_where[session.chosen], self._size))
         place[axis] = number
+        x, y, side = place
         z_where = session.z_where.copy()
-        z_where[session.chosen] = scene_view.to_z_where(*place, self._size)
+        z_where[session.chosen] = scene_view.to_z_where(x, y, side, self._size)
         session = session._replace(z_where=z_where)
         return session, self._changed(session)
 
     def turn_to(self, session: Session | None, label: str) -> tuple:
         """Another dimension of the chosen object's code is to be changed."""
         dimensions = [str(d) for d in range(session.z_what.shape[1])] if session else []
-        if session is None or not session.view.count or str(label) not in dimensions:
+        if session is None or not session.view.num_objects or str(label) not in dimensions:
             return session, _skip(), _skip()
         session = session._replace(dimension=int(label))
         return session, _update(value=_value(session)), self._changed(session)
 
     def turn(self, session: Session | None, number: float) -> tuple:
         """The chosen dimension was set."""
-        if session is None or not session.view.count:
+        if session is None or not session.view.num_objects or not _is_number(number):
             return session, _skip()
         z_what = session.z_what.copy()
         z_what[session.chosen, session.dimension] = number
@@ -169,7 +174,7 @@ class Handlers:
         )
 
     def _changed(self, session: Session) -> str:
-        view, count = session.view, session.view.count
+        view, count = session.view, session.view.num_objects
         code = session.z_what[session.chosen]
         return demo_html.changed(
             view.canvases[count],
@@ -186,7 +191,12 @@ class Handlers:
 
 
 def _labels(session: Session) -> list[str]:
-    return [str(i + 1) for i in range(session.view.count)]
+    return [str(i + 1) for i in range(session.view.num_objects)]
+
+
+def _is_number(number: Any) -> bool:
+    """False while the field beside a slider is empty."""
+    return isinstance(number, int | float) and math.isfinite(number)
 
 
 def _value(session: Session) -> float:

@@ -29,6 +29,7 @@ MAX_BYTES = 10 * 2**20
 MAX_SIDE = 4_096
 # Side of a drawing's pixel, in those that are drawn upon.
 PEN_PIXELS = 8
+_NUM_STEPS = 6  # more than fit into an image of digits
 # s is between half and eight windows a side: beyond these there is nothing to be seen.
 _SCALES = (0.5, 8.0)
 
@@ -36,11 +37,11 @@ _SCALES = (0.5, 8.0)
 class View(NamedTuple):
     """One image as a model sees it, at the posterior means. N steps; NumPy arrays, float32.
 
-    What lies beyond `count` is what the model would have drawn next.
+    What lies beyond `num_objects` is what the model would have drawn next.
 
     Attributes:
       image: `[H, W, C]` in [0, 1].
-      count: number of objects.
+      num_objects: how many there are.
       count_probs: probability of n = 0..N, `[N + 1]`.
       windows: `(x_min, y_min, x_max, y_max)`, pixels, `[N, 4]`.
       z_where: `(s, t_x, t_y)`, `[N, 3]`.
@@ -52,7 +53,7 @@ class View(NamedTuple):
     """
 
     image: np.ndarray
-    count: int
+    num_objects: int
     count_probs: np.ndarray
     windows: np.ndarray
     z_where: np.ndarray
@@ -68,16 +69,13 @@ def with_num_steps(model: Model, num_steps: int | None) -> Model:
 
     Args:
       model: of AIR or DAIR.
-      num_steps: N; if None 6, or its own where that is more or its prior is of its own N only.
+      num_steps: N; if None 6, or the model's own where that is more.
 
     Raises:
-      ValueError: if `num_steps` < 1 or the model's prior has no such N.
+      ValueError: if `num_steps` < 1.
     """
     if num_steps is None:
-        try:
-            return with_num_steps(model, max(6, model.air.num_steps))
-        except ValueError:
-            return model
+        num_steps = max(_NUM_STEPS, model.air.num_steps)
     inference = {**model.config["inference"], "num_steps": num_steps}
     return create_model({**model.config, "inference": inference}, model.params)
 
@@ -101,7 +99,7 @@ def look(model: Model, image: np.ndarray) -> View:
     shown = np.asarray(image)
     return View(
         image=shown / np.float32(255) if shown.dtype == np.uint8 else shown.astype(np.float32),
-        count=int(trace.posterior.mode_count()[0]),
+        num_objects=int(trace.posterior.mode_count()[0]),
         count_probs=count_probs,
         windows=np.asarray(window_box(trace.z_where[0], model.air.scene.image_size)),
         z_where=np.asarray(trace.z_where[0]),
@@ -317,8 +315,9 @@ def example_scenes(config: Mapping[str, Any], num_scenes: int, *, seed: int) -> 
     shared: dict[str, Any] = {"num_train": 1, "num_validation": 1, "num_test": num_scenes}
     shared |= {"cache_dir": "", "resident": True, "seed": seed}
     one_digit: dict[str, Any] = {"source": "embedded", "tfds_dir": None, "path": None}
-    one_digit |= {"invert": False, "image_size": size, "counts": (1,), "digit_scale": (1.0, 1.0)}
-    one_digit |= {"sprite_size": (), "noise": 0.0}
+    # As large in the image as the paper's in 50 pixels.
+    one_digit |= {"image_size": size, "digit_scale": (size / 50, size / 50), "counts": (1,)}
+    one_digit |= {"sprite_size": (), "noise": 0.0, "invert": False}
     own = dict(config.get("data", one_digit))
     if own["source"] == "auto":
         own["source"] = "embedded"

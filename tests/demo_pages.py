@@ -1,0 +1,28 @@
+"""The demo's page, served for tests and taken down again."""
+
+import contextlib
+import gc
+import socket
+
+import pytest
+
+from air_jax import demo
+
+# Gradio makes event loops for locks that it needs no loop for, and leaves them to the collector.
+GRADIOS_LOOPS = pytest.mark.filterwarnings("ignore:unclosed (event loop|<socket):ResourceWarning")
+
+
+@contextlib.contextmanager
+def served(model):
+    """Serves the page at a free port of this machine: the page, its address and its port."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    page, address = demo.launch(model, host="127.0.0.1", port=port)
+    try:
+        yield page, address, port
+    finally:
+        page.close(verbose=False)
+        # Now, while these warnings are ignored.
+        del page
+        gc.collect()
