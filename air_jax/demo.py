@@ -106,7 +106,7 @@ def launch(model: Model, *, host: str, port: int | None) -> tuple[Any, str]:
       The page, a `gradio.Blocks`, and its address.
 
     Raises:
-      OSError: if the port is taken.
+      OSError: if the port is taken or the address is not this machine's.
     """
     import gradio
     from starlette.middleware import Middleware
@@ -119,7 +119,7 @@ def launch(model: Model, *, host: str, port: int | None) -> tuple[Any, str]:
         body_text_color_subdued="*neutral_600",
         body_text_color_subdued_dark="*neutral_300",
     )
-    _, address, _ = page.launch(
+    options: dict[str, Any] = dict(
         server_name=host,
         server_port=port,
         theme=theme,
@@ -139,6 +139,14 @@ def launch(model: Model, *, host: str, port: int | None) -> tuple[Any, str]:
         state_session_capacity=_SESSIONS,
         app_kwargs={"middleware": [Middleware(_LimitedRequests)]},
     )
+    try:
+        _, address, _ = page.launch(**options)
+    except OSError as error:
+        where = host if port is None else f"{host}, port {port}"
+        raise OSError(
+            f"cannot listen at {where}: the port is taken, or the address is not this machine's. "
+            "Give another --port or --host."
+        ) from error
     return page, address
 
 
@@ -183,7 +191,7 @@ def build(model: Model) -> Any:
                     for name, label, low, high in (
                         ("x", "x of its centre, pixels", 0, size),
                         ("y", "y of its centre, pixels", 0, size),
-                        ("side", "side of its window, pixels", round(size / 8, 1), 2 * size),
+                        ("side", "side of its window, pixels", *scene_view.side_limits(size)),
                     )
                 ]
                 dimension = gr.Dropdown(

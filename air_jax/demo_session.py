@@ -156,7 +156,7 @@ class Handlers:
             off = [_update(interactive=False)] * 3
             nothing = _update(choices=[], value=None, interactive=False)
             return nothing, *off, nothing, off[0], demo_html.nothing_to_change()
-        limits = ((0, self._size), (0, self._size), (self._size / 8, 2 * self._size))
+        limits = ((0, self._size), (0, self._size), scene_view.side_limits(self._size))
         place = scene_view.to_place(session.z_where[session.chosen], self._size)
         return (
             _update(choices=labels, value=labels[session.chosen], interactive=True),

@@ -30,8 +30,6 @@ MAX_SIDE = 4_096
 # Side of a drawing's pixel, in those that are drawn upon.
 PEN_PIXELS = 8
 _NUM_STEPS = 6  # more than fit into an image of digits
-# s is between half and eight windows a side: beyond these there is nothing to be seen.
-_SCALES = (0.5, 8.0)
 
 
 class View(NamedTuple):
@@ -189,16 +187,20 @@ def to_place(z_where: np.ndarray, image_size: int) -> tuple[float, float, float]
     return (x_min + x_max) / 2, (y_min + y_max) / 2, x_max - x_min
 
 
+def side_limits(image_size: int) -> tuple[int, int]:
+    """Least and greatest side of a window with something to be seen in it, whole pixels."""
+    return math.ceil(image_size / 8), 2 * image_size
+
+
 def to_z_where(x: float, y: float, side: float, image_size: int) -> np.ndarray:
     """The window with centre x, y and this side, in pixels, as `(s, t_x, t_y)`, float32 `[3]`.
 
     Raises:
-      ValueError: if the side is not between an eighth and twice the image's, or a number is not
-        finite.
+      ValueError: if the side is not within `side_limits`, or a number is not finite.
     """
-    low, high = (image_size / scale for scale in reversed(_SCALES))
+    low, high = side_limits(image_size)
     if not (low <= side <= high and math.isfinite(x) and math.isfinite(y)):
-        raise ValueError(f"a window has a side of {low:g} to {high:g} pixels and a centre.")
+        raise ValueError(f"a window has a side of {low} to {high} pixels and a centre.")
     scale = image_size / side
     centre = 2 * np.array([x, y]) / image_size - 1
     return np.array([scale, *(-scale * centre)], np.float32)

@@ -8,8 +8,12 @@ import pytest
 
 from air_jax import demo
 
-# Gradio makes event loops for locks that it needs no loop for, and leaves them to the collector.
-GRADIOS_LOOPS = pytest.mark.filterwarnings("ignore:unclosed (event loop|<socket):ResourceWarning")
+GRADIO_WARNINGS = [
+    # Gradio makes event loops for locks that need none, and leaves them to the collector.
+    pytest.mark.filterwarnings("ignore:unclosed (event loop|<socket):ResourceWarning"),
+    # It sums up its events with pandas, by an option that pandas is to drop.
+    pytest.mark.filterwarnings("ignore:'future.no_silent_downcasting':DeprecationWarning"),
+]
 
 
 @contextlib.contextmanager

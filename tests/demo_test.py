@@ -18,7 +18,7 @@ from tests import demo_pages, tiny
 
 gradio = pytest.importorskip("gradio", reason="the page needs Gradio: pip install '.[demo]'")
 
-pytestmark = demo_pages.GRADIOS_LOOPS
+pytestmark = demo_pages.GRADIO_WARNINGS
 SIZE = tiny.MODEL_CONFIG["image"]["image_size"]
 # Names of what `Handlers.drawn` and its like return.
 OUTPUTS = ("session", "message", "pad", "results", "object", "x", "y", "side")
