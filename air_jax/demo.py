@@ -221,8 +221,10 @@ def build(model: Model) -> Any:
         def uploaded(session: Session | None, event: gr.EventData) -> tuple:
             return handlers.uploaded(session, event._data)
 
-        pad.input(drawn, [session], everything, **on)
-        pad.upload(uploaded, [session], everything, **on)
+        # Gradio holds back what comes meanwhile, and then has lost the event's data.
+        each = {**on, "trigger_mode": "multiple"}
+        pad.input(drawn, [session], everything, **each)
+        pad.upload(uploaded, [session], everything, **each)
         another.click(handlers.another, [session], everything, **on)
         page.load(handlers.another, [session], everything, **on)
         chosen.input(handlers.choose, [session, chosen], [session, *controls], **on)

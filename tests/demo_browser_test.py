@@ -151,6 +151,16 @@ def test_two_strokes_are_counted_as_the_model_counts_them(page, model):
     assert re.search(r"took [\d.]+ ms", page.inner_text("#results"))
 
 
+def test_strokes_in_quick_succession_are_all_seen(page, model):
+    for _ in range(4):
+        clear(page)
+        draw(page, *STROKES, ((0.1, 0.9), (0.4, 0.9)), ((0.5, 0.1), (0.9, 0.1)))
+        page.wait_for_timeout(1_500)
+        probs = 100 * model.infer(on_the_pad(page)[None]).count_probs[0]
+        shown = re.findall(r"([\d.]+) %", page.inner_text("#results"))
+        np.testing.assert_allclose(np.array(shown, float), probs, atol=0.06)
+
+
 def test_windows_are_in_colour_where_there_are_objects(page):
     clear(page)
     assert not has_colour(pixels(page, "#results img"), RED)

@@ -99,6 +99,18 @@ def test_a_drawing_is_counted_and_every_step_shown(handlers):
     assert sorted(shown["dimension"]["choices"]) == ["0", "1", "2"]
 
 
+def test_windows_are_drawn_where_they_are_in_the_enlarged_image(handlers):
+    results = named(handlers.drawn(None, drawing()))["results"]
+    data = re.search(r'src="data:image/png;base64,([^"]*)"', results)[1]
+    with Image.open(io.BytesIO(base64.b64decode(data))) as picture:
+        shown = np.asarray(picture)
+    # 16 pixels in 400; the windows of both objects are from (2, 5) to (10, 13), the second on top.
+    assert shown.shape == (400, 400, 3)
+    green = (shown == (0x3D, 0xF0, 0x8A)).all(-1)
+    rows, columns = np.nonzero(green)
+    assert (columns.min(), columns.max() + 1, rows.min(), rows.max() + 1) == (50, 250, 125, 325)
+
+
 def test_a_picture_of_any_size_comes_to_the_pad_with_what_was_done_to_it(handlers, session):
     light = np.full((64, 32), 255, np.uint8)
     light[24:40, 8:24] = 0
