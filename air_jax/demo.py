@@ -26,10 +26,14 @@ from air_jax.charts import plural
 from air_jax.checkpoint import CheckpointError
 from air_jax.demo_session import VALUES, Handlers, Session
 from air_jax.inference import Model
+from air_jax.parallel import keep_compiled
 
 # A request holds a picture in base64, and little else.
 _MAX_REQUEST = 2 * scene_view.MAX_BYTES
 _SESSIONS = 100  # kept at a time; each holds some hundred kilobytes
+_WAITING = 16  # events
+# Gradio's own way for files, which the page does not use: pictures come with their event.
+_UPLOADS = "/gradio_api/upload"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -46,6 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     options = _parse(argv)
     logging.getLogger("jax").setLevel(logging.ERROR)  # the search for accelerators is verbose
+    keep_compiled()
     try:
         import gradio  # noqa: F401
     except ImportError as error:
@@ -111,7 +116,7 @@ def launch(model: Model, *, host: str, port: int | None) -> tuple[Any, str]:
     import gradio
     from starlette.middleware import Middleware
 
-    page = build(model)
+    page = build(model).queue(max_size=_WAITING)
     font = [gradio.themes.Font("system-ui"), gradio.themes.Font("sans-serif")]
     mono = [gradio.themes.Font("ui-monospace"), gradio.themes.Font("monospace")]
     theme = gradio.themes.Default(primary_hue="blue", font=font, font_mono=mono).set(
@@ -238,7 +243,7 @@ def build(model: Model) -> Any:
 
 
 class _LimitedRequests:
-    """Refuses requests whose body is longer than a picture may make it, before it is in memory."""
+    """Refuses files, and bodies that are longer than a picture may make them, unread."""
 
     def __init__(self, app: Any):
         self._app = app
@@ -249,6 +254,10 @@ class _LimitedRequests:
         if chunked or not length.isdigit() or int(length) > _MAX_REQUEST:
             await send({"type": "http.response.start", "status": 413, "headers": []})
             await send({"type": "http.response.body", "body": b"The request is too large."})
+            return
+        if scope.get("path", "").rstrip("/") == _UPLOADS:
+            await send({"type": "http.response.start", "status": 404, "headers": []})
+            await send({"type": "http.response.body", "body": b"There is no such page."})
             return
         await self._app(scope, receive, send)
 
@@ -270,9 +279,22 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("--checkpoint", type=Path, metavar="DIR", help=checkpoint)
     add("--num-steps", type=int, metavar="N", help=steps)
-    add("--host", default="127.0.0.1", help="address to listen at (127.0.0.1: this machine only)")
-    add("--port", type=int, help="port to listen at (the first free one from 7860)")
+    own = "127.0.0.1"
+    add("--host", type=_host, default=own, help=f"address to listen at ({own}: this machine only)")
+    add("--port", type=_port, help="port to listen at (the first free one from 7860)")
     return parser.parse_args(argv)
+
+
+def _host(text: str) -> str:
+    if ":" in text:
+        raise argparse.ArgumentTypeError(f"{text!r}: give a name or an IPv4 address")
+    return text
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 65_535:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to 65535")
+    return int(text)
 
 
 def _fail(message: str) -> int:

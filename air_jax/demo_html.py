@@ -2,11 +2,9 @@
 
 import base64
 import html
-import io
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image
 
 from air_jax import overlay
 from air_jax.charts import plural
@@ -66,9 +64,8 @@ def data_url(picture: np.ndarray) -> str:
     Args:
       picture: float in [0, 1], what is beyond is cut off, or uint8; `[H, W, 1]` or `[H, W, 3]`.
     """
-    file = io.BytesIO()
-    Image.fromarray(overlay.enlarge(picture, 1)).save(file, "PNG")
-    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
+    png = overlay.to_png(overlay.enlarge(picture, 1))
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
 
 
 def heading(description: str) -> str:

@@ -83,10 +83,12 @@ class Handlers:
     def move(self, axis: int, session: Session | None, number: float) -> tuple:
         """The chosen object's x, y or side (axis 0, 1, 2) was set, in pixels."""
         if session is None or not session.view.num_objects or not _is_number(number):
-            return session, _skip()
+            return session, _nothing(session)
         place = list(scene_view.to_place(session.z_where[session.chosen], self._size))
         place[axis] = number
         x, y, side = place
+        # What was inferred may have another size than a slider can set.
+        side = float(np.clip(side, *scene_view.side_limits(self._size)))
         z_where = session.z_where.copy()
         z_where[session.chosen] = scene_view.to_z_where(x, y, side, self._size)
         session = session._replace(z_where=z_where)
@@ -96,14 +98,14 @@ class Handlers:
         """Another dimension of the chosen object's code is to be changed."""
         dimensions = [str(d) for d in range(session.z_what.shape[1])] if session else []
         if session is None or not session.view.num_objects or str(label) not in dimensions:
-            return session, _skip(), _skip()
+            return session, _skip(), _nothing(session)
         session = session._replace(dimension=int(label))
         return session, _update(value=_value(session)), self._changed(session)
 
     def turn(self, session: Session | None, number: float) -> tuple:
         """The chosen dimension was set."""
         if session is None or not session.view.num_objects or not _is_number(number):
-            return session, _skip()
+            return session, _nothing(session)
         z_what = session.z_what.copy()
         z_what[session.chosen, session.dimension] = number
         session = session._replace(z_what=z_what)
@@ -187,7 +189,15 @@ class Handlers:
         )
 
     def _unchanged(self, session: Session | None) -> tuple:
-        return session, *[_skip()] * 7
+        return session, *[_skip()] * 6, _nothing(session)
+
+
+def _nothing(session: Session | None) -> Any:
+    """What the changed scene is to show where nothing was changed."""
+    if session is None:
+        text = "This page was left for long, and its scene is forgotten: draw, or take another one."
+        return demo_html.message(text)
+    return _skip()
 
 
 def _labels(session: Session) -> list[str]:

@@ -85,11 +85,19 @@ def windows(found: Inference) -> tuple[np.ndarray, np.ndarray]:
 
 
 def read_milestones(folder: pathlib.Path) -> list[dict[str, np.ndarray]]:
-    """What `save_milestone` kept in a workdir, by step, each with the arrays that it names."""
+    """What `save_milestone` kept in a workdir, by step, each with the arrays that it names.
+
+    Raises:
+      ValueError: if a file is damaged; names it.
+    """
     entries = []
     for file in sorted((folder / "milestones").glob("*.npz")):
-        with np.load(file, allow_pickle=False) as arrays:
-            entries.append(dict(arrays))
+        try:
+            # Opened here: of a file that it cannot read, NumPy leaves the closing to the collector.
+            with open(file, "rb") as opened, np.load(opened, allow_pickle=False) as arrays:
+                entries.append(dict(arrays))
+        except Exception as error:  # damage to a zip file raises almost anything
+            raise ValueError(f"{file} is damaged ({error!r}): remove it") from error
     return entries
 
 

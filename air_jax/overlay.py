@@ -4,6 +4,7 @@ Quick enough for a video's frames and a page that answers at once, which figures
 """
 
 import functools
+import io
 from collections.abc import Sequence
 
 import numpy as np
@@ -186,6 +187,13 @@ def titled(picture: np.ndarray, title: str) -> np.ndarray:
     band = Image.new("RGB", (picture.shape[1], _LINE), "white")
     ImageDraw.Draw(band).text((2, _LINE // 2), title, fill="black", font=_font(16), anchor="lm")
     return np.concatenate([np.asarray(band), picture], axis=0)
+
+
+def to_png(picture: np.ndarray) -> bytes:
+    """A picture, uint8 `[H, W, 3]`, as the bytes of a PNG file."""
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, "png", optimize=True)
+    return buffer.getvalue()
 
 
 @functools.lru_cache(maxsize=8)

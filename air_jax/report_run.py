@@ -1,6 +1,5 @@
 """What a report says of one run: read from its workdir, and asked of its model."""
 
-import io
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -8,7 +7,6 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from PIL import Image
 
 from air_jax import evaluate, figures, gallery, kinds, overlay, scan_policy, seeds, writer
 from air_jax.charts import plural
@@ -188,9 +186,8 @@ def _versions(starts: list[dict[str, Any]]) -> dict[str, Any]:
 def _timeline(folder: Path, notes: list[str]) -> Picture | None:
     try:
         figure = gallery.timeline(folder)
-    # Damage to a zip file raises almost anything.
-    except Exception as error:
-        notes.append(f"A file in milestones/ is damaged ({type(error).__name__}: {error}).")
+    except ValueError as error:
+        notes.append(f"{error}.")
         return None
     if figure is None:
         return None
@@ -362,6 +359,4 @@ def _case(found: Inference, scenes: Scenes, index: int) -> Case:
 
 
 def _picture(pixels: np.ndarray, alt: str) -> Picture:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG", optimize=True)
-    return Picture(buffer.getvalue(), alt)
+    return Picture(overlay.to_png(pixels), alt)

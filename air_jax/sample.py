@@ -22,21 +22,22 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+import chex
 import jax
 import numpy as np
-from PIL import Image
 
 from air_jax import files, kinds, overlay, pretrained, program
 from air_jax.inference import Model
 from air_jax.inverse_graphics import Model3D
 
-_LARGEST = 10_000  # scenes at a time
+_LARGEST = 10_000  # scenes
+_AT_ONCE = 256
 _SIDE = 160  # pixels of a scene in the picture, about
 _MOST_IN_PICTURE = 100
 
 
 def choose_counts(
-    model: Model | Model3D, given: Sequence[int] | None, num_scenes: int, seed: int
+    model: Model | Model3D, given: Sequence[int] | None, num_scenes: int, key: chex.PRNGKey
 ) -> np.ndarray:
     """Numbers of objects of scenes to be drawn, int32 `[num_scenes]`.
 
@@ -44,11 +45,11 @@ def choose_counts(
       model: whose prior on n it is.
       given: these in turn; from the prior if None.
       num_scenes: how many.
-      seed: of the prior's draws.
+      key: of the prior's draws.
     """
     if given is not None:
         return np.resize(np.asarray(given, np.int32), num_scenes)
-    codes = model.prior.sample(seed=jax.random.key(seed), sample_shape=num_scenes)
+    codes = model.prior.sample(seed=key, sample_shape=num_scenes)
     return np.asarray(codes).sum(-1).astype(np.int32)
 
 
@@ -81,9 +82,14 @@ def run(
         raise ValueError(f"num is {num_scenes}; it must lie between 1 and {_LARGEST:,}.")
     model = kinds.load_objects(checkpoint)
     given = kinds.trained_counts(model) if counts == "trained" else counts
-    chosen = choose_counts(model, None if isinstance(given, str) else given, num_scenes, seed)
-    sampled = model.sample(chosen, key=jax.random.key(seed))
-    arrays = {"counts": chosen, **sampled._asdict()}
+    key_counts, key_scenes = jax.random.split(jax.random.key(seed))
+    chosen = choose_counts(model, None if isinstance(given, str) else given, num_scenes, key_counts)
+    parts = [
+        model.sample(chosen[start : start + _AT_ONCE], key=jax.random.fold_in(key_scenes, start))
+        for start in range(0, num_scenes, _AT_ONCE)
+    ]
+    together = jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
+    arrays = {"counts": chosen, **together._asdict()}
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)
     files.write_atomically(output / "samples.npz", buffer.getvalue())
@@ -96,10 +102,7 @@ def _picture(images: np.ndarray) -> bytes:
     shown = images[:_MOST_IN_PICTURE]
     factor = max(1, round(_SIDE / images.shape[1]))
     columns = int(np.ceil(np.sqrt(len(shown))))
-    picture = overlay.grid([overlay.enlarge(image, factor) for image in shown], columns)
-    buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, "png")
-    return buffer.getvalue()
+    return overlay.to_png(overlay.grid([overlay.enlarge(x, factor) for x in shown], columns))
 
 
 def _count(text: str) -> int | str:

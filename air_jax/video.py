@@ -16,6 +16,7 @@ extra `video` encodes) for everything else. No display is needed.
 
 import argparse
 import fractions
+import importlib.util
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -35,6 +36,7 @@ from air_jax.models.spatial_transformer import window_box
 
 FORMATS = (".gif", ".mp4")
 _DIGITS = ("auto", "tfds", "embedded")
+_FIXED = ("path", "omniglot")  # images that are not composed, and have no counts to choose by
 _SIDE = 300  # pixels of a scene in a video of inference, about
 _TILE = 150  # of one in a video of training
 _BARS = 180  # width of the bars of q(n | x)
@@ -111,7 +113,8 @@ def inference(
     Args:
       model: AIR or DAIR.
       scenes: "moving" for digits that move, "stream" for test scenes one after another.
-      counts: numbers of objects, in turn.
+      counts: numbers of objects, in turn; where scenes are not composed (the user's own,
+        Omniglot), only how many there are says for how long test scenes are shown.
       seconds: length of the part with each of them.
       fps: pictures a second; of a stream every scene is there for half a second.
       seed: of the scenes.
@@ -162,8 +165,13 @@ def _moving(
 
 
 def _stream(model: Model, counts: Sequence[int], num_each: int, seed: int) -> np.ndarray:
-    data = {**model.config["data"], "resident": True, "seed": model.config["data"]["seed"] + seed}
-    sizes = {"num_train": 1, "num_validation": 1, "num_test": num_each * len(counts)}
+    data = {**model.config["data"], "resident": True}
+    number = num_each * len(counts)
+    if data["source"] in _FIXED:
+        # Whose images are what they are; another seed would take training images for others.
+        return create_dataset(**data).test.images[:number]
+    data["seed"] += seed
+    sizes = {"num_train": 1, "num_validation": 1, "num_test": number}
     scenes = create_dataset(**{**data, **sizes, "counts": list(counts)}).test
     places = [list(counts).index(count) for count in scenes.counts]
     return scenes.images[np.argsort(places, kind="stable")]
@@ -195,12 +203,27 @@ def write(frames: Frames, path: pathlib.Path) -> None:
     Raises:
       ValueError: if the suffix is another, or `.mp4` is asked for and its encoder is not there.
     """
-    if path.suffix not in FORMATS:
-        raise ValueError(f"{path} has none of the suffixes {', '.join(FORMATS)}: choose one.")
+    check_formats([path])
     if path.suffix == ".mp4":
         _write_mp4(frames, path)
     else:
         _write_gif(frames, path)
+
+
+def check_formats(paths: Sequence[pathlib.Path]) -> None:
+    """Raises ValueError if `write` cannot write one of these files, before anything is drawn."""
+    for path in paths:
+        if path.suffix not in FORMATS:
+            raise ValueError(f"{path} has none of the suffixes {', '.join(FORMATS)}: choose one.")
+        if path.suffix == ".mp4" and not _has_encoder():
+            raise ValueError(f'{path} needs an encoder: pip install "air_jax[video]", or .gif')
+
+
+def _has_encoder() -> bool:
+    try:
+        return importlib.util.find_spec("av") is not None
+    except ValueError:  # what is in the way of an import, a test's None, has no spec
+        return False
 
 
 def _write_gif(frames: Frames, path: pathlib.Path) -> None:
@@ -225,12 +248,8 @@ def _write_gif(frames: Frames, path: pathlib.Path) -> None:
 
 
 def _write_mp4(frames: Frames, path: pathlib.Path) -> None:
-    try:
-        import av
-    except ImportError as error:
-        raise ValueError(
-            f'{path} needs an encoder: pip install "air_jax[video]", or choose .gif'
-        ) from error
+    import av  # of the extra `video`
+
     pictures = [_even(picture) for picture in frames.pictures]
     height, width, _ = pictures[0].shape
     with replacing(path) as file, av.open(file, "w", format="mp4") as container:
@@ -277,19 +296,21 @@ def main(argv: Sequence[str] | None = None) -> None:
     looks.add_argument("--seed", type=int, default=0, help="of the scenes (0)")
     for command in (learns, looks):
         command.add_argument(
-            "--output", **path, nargs="+", metavar="FILE", help="files, .gif or .mp4"
+            "--output", **path, nargs="+", metavar="FILE", help="files, .gif or .mp4; default both"
         )
     given = parser.parse_args(argv)
     program.finish(lambda: _run(given))
 
 
 def _run(given: argparse.Namespace) -> None:
-    if given.command == "training":
+    trains = given.command == "training"
+    folder = given.workdir / "figures" if trains else pathlib.Path()
+    formats = FORMATS if _has_encoder() else FORMATS[:1]
+    outputs = given.output or [folder / f"{given.command}{suffix}" for suffix in formats]
+    check_formats(outputs)
+    if trains:
         frames = training(given.workdir, num_images=given.images, fps=given.fps)
-        folder = given.workdir / "figures"
-        outputs = given.output or [folder / "training.gif", folder / "training.mp4"]
     else:
-        outputs = given.output or [pathlib.Path("inference.gif"), pathlib.Path("inference.mp4")]
         model = kinds.load_air(given.checkpoint)
         if given.num_steps is not None:
             longer = kinds.with_steps(model, given.num_steps)

@@ -7,6 +7,7 @@ import io
 import re
 import sys
 import types
+import urllib.error
 import urllib.request
 
 import numpy as np
@@ -252,9 +253,41 @@ def test_a_taken_port_is_an_error(server, model):
 def test_it_listens_on_this_machine_only_unless_told_otherwise():
     assert demo._parse([]).host == "127.0.0.1"
     assert demo._parse(["--host", "0.0.0.0"]).host == "0.0.0.0"
-    for host, known in (("127.0.0.1", True), ("::1", True), ("localhost", True)):
-        assert demo._is_loopback(host) is known
+    assert demo._is_loopback("127.0.0.1") and demo._is_loopback("localhost")
     assert not demo._is_loopback("0.0.0.0")
+
+
+@pytest.mark.parametrize(
+    "options", [("--port", "0"), ("--port", "70000"), ("--port", "x"), ("--host", "::1")]
+)
+def test_an_address_that_is_none_is_a_wrong_argument(options):
+    with pytest.raises(SystemExit, match="2"):
+        demo._parse(options)
+
+
+def test_files_are_taken_with_their_event_only(server):
+    body = b"--x\r\nContent-Disposition: form-data; name=files; filename=a\r\n\r\nb\r\n--x--"
+    headers = {"Content-Type": "multipart/form-data; boundary=x"}
+    request = urllib.request.Request(f"{server[1]}gradio_api/upload", body, headers)
+    with pytest.raises(urllib.error.HTTPError, match="404"), urllib.request.urlopen(request):
+        pass
+
+
+def test_an_object_of_a_size_that_no_slider_has_can_be_moved(handlers, session):
+    z_where = session.z_where.copy()
+    z_where[session.chosen, 0] = 12.0  # a window of less than 2 pixels
+    _, changed = handlers.move(0, session._replace(z_where=z_where), 3.0)
+    assert "data:image" in changed
+
+
+def test_a_forgotten_scene_is_a_sentence(handlers):
+    said = [handlers.move(0, None, 1.0)[-1], handlers.turn(None, 1.0)[-1]]
+    said += [
+        handlers.turn_to(None, "0")[-1],
+        handlers.reset(None)[-1],
+        handlers.choose(None, "1")[-1],
+    ]
+    assert all("forgotten" in text for text in said)
 
 
 def run(capsys, *arguments):

@@ -167,6 +167,34 @@ def test_a_light_picture_is_inverted_and_its_background_made_black(file_format):
     assert "background" in notes[1] and "64x64" in notes[2]
 
 
+@pytest.mark.parametrize("paper", [0, 40, 120, 135, 250])
+@pytest.mark.parametrize("ink", [0, 60, 200, 255])
+def test_ink_lighter_or_darker_than_its_paper_becomes_light_on_black(paper, ink):
+    if abs(paper - ink) < 30:
+        pytest.skip("hardly ink")
+    array = np.full((40, 40), paper, np.uint8)
+    array[10:20, 10:20] = ink
+    image, notes = read(png(array))
+    assert image[0].max() < 0.02 and image[SIZE // 3, SIZE // 3] > 0.1
+    assert any("inverted" in note for note in notes) == (ink < paper)
+
+
+def test_a_border_of_one_bright_colour_leaves_numbers():
+    array = np.zeros((40, 40, 3), np.uint8)
+    array[..., 0] = 255
+    array[10:20, 10:20] = (255, 255, 255)
+    image, _ = read(png(array), channels=3)
+    assert np.isfinite(image).all() and image.min() >= 0 and image.max() <= 1
+    assert image[SIZE // 3, SIZE // 3, 1] > 0.5
+
+
+def test_a_large_picture_is_shrunk_to_what_it_shows():
+    array = np.zeros((3_000, 3_000), np.uint8)
+    array[750:1_500, 750:1_500] = 255
+    small, large = read(png(array[::75, ::75]))[0], read(png(array))[0]
+    np.testing.assert_allclose(large, small, atol=0.1)
+
+
 def test_a_dark_picture_of_the_models_size_is_taken_as_it_is():
     image = np.zeros((SIZE, SIZE), np.uint8)
     image[4:8, 4:8] = 255

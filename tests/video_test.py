@@ -1,13 +1,14 @@
 """Videos of runs and of inference: what is in them, and that they can be read again."""
 
 import math
+import shutil
 import sys
 
 import numpy as np
 import pytest
 from PIL import Image, ImageSequence
 
-from air_jax import export, gallery, kinds, video
+from air_jax import export, gallery, kinds, overlay, video
 from air_jax.data.scenes import Scenes
 from air_jax.figures import STEP_COLOURS
 from air_jax.video import Frames
@@ -43,7 +44,7 @@ def workdir(checkpoint, tmp_path_factory):
         shade = np.full_like(found.reconstructions, step / 1_000)
         gallery.save_milestone(folder, step, found._replace(reconstructions=shade), scenes)
     (folder / "metrics.jsonl").write_text(
-        '{"step": 1000, "kind": "validation", "elbo": 500.0, "count_accuracy": 0.5}\n'
+        '{"step": 1000, "split": "validation", "elbo": 500.0, "count_accuracy": 0.5}\n'
     )
     return folder
 
@@ -66,7 +67,8 @@ def test_a_run_s_milestones_follow_one_another(workdir):
     assert shades[0] == 0 and shades[1] == 51 and shades[2] == 255
     # Both windows of both images, in their colours.
     assert shows(first, colour(0)) and shows(first, colour(1)) and not shows(first, colour(2))
-    assert "ELBO 500 nats" in video._milestone_title(1_000, {"elbo": 500.0})
+    title = overlay.titled(last[26:], "step 1k   ELBO 500 nats   50.0 % of counts right")
+    np.testing.assert_array_equal(last, title)
 
 
 def test_as_many_images_as_are_asked_for(workdir):
@@ -90,6 +92,28 @@ def test_scenes_are_seen_with_windows_and_probabilities(checkpoint, scenes):
     parts = [picture[26 : 26 + side, :side].astype(int) for picture in frames.pictures]
     inks = [((part.max(-1) == part.min(-1)) & (part.min(-1) > 40)).sum() for part in parts]
     assert min(inks[:4]) > 100 and max(inks[4:]) == 0
+
+
+def test_a_user_s_own_images_are_shown_one_after_another(checkpoint, tmp_path):
+    images = np.zeros((30, SIZE, SIZE), np.uint8)
+    images[:, 4:8, 4:8] = np.arange(60, 240, 6)[:, None, None]
+    np.savez(tmp_path / "own.npz", image=images)
+    model = kinds.load_air(checkpoint)
+    data = {**DATA, "source": "path", "path": str(tmp_path / "own.npz")}
+    model = model._replace(config={**model.config, "data": data})
+    options = {"scenes": "stream", "counts": (1,), "seconds": 1.0, "fps": 2.0}
+    first, second = (video.inference(model, **options, seed=seed).pictures for seed in (0, 1))
+    assert len(first) == 2 and not np.array_equal(*first)
+    # Always the run's own test images, whatever the seed.
+    assert all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+def test_a_damaged_milestone_is_named(workdir, tmp_path):
+    shutil.copytree(workdir, tmp_path / "run")
+    file = tmp_path / "run" / "milestones" / "00000200.npz"
+    file.write_bytes(file.read_bytes()[:200])
+    with pytest.raises(ValueError, match=r"00000200\.npz is damaged"):
+        video.training(tmp_path / "run", num_images=1, fps=1.0)
 
 
 def test_other_scenes_than_digits_do_not_move(checkpoint):
@@ -160,7 +184,7 @@ def test_the_command_writes_what_it_is_asked_for(workdir, checkpoint, tmp_path, 
         (["inference", "--counts", "60"], "could not be arranged"),
         (["inference", "--fps", "0"], "fps is 0"),
         (["inference", "--seconds", "-1"], "seconds is -1"),
-        (["inference", "--output", "a.avi", "--seconds=0.1"], ".gif, .mp4"),
+        (["inference", "--output", "a.gif", "b.avi"], ".gif, .mp4"),
     ],
 )
 def test_what_cannot_be_shown_ends_in_a_sentence(
