@@ -1,4 +1,4 @@
-"""Classifiers of codes or pixels, trained on few labels or many, and chosen by random search.
+"""Classifiers of codes or pixels, trained on few labels or many, and chosen of a Latin hypercube.
 
 What is compared is the inputs, so that all of them get the same: as many trials, the same draws of
 hyper-parameters, the same steps, the same rule to stop. Sizes of networks differ between families

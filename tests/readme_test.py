@@ -113,6 +113,18 @@ def test_the_infer_command_and_the_library_agree(trained, tmp_path):
     assert [json.loads(line)["count"] for line in lines] == counts.tolist()
 
 
+def test_the_package_s_model_films_and_draws(tmp_path):
+    film, drawn = tmp_path / "seen.gif", tmp_path / "drawn"
+    words = command("python -m air_jax.video inference", seconds="0.3", output=str(film))
+    done = call(words)
+    assert done.returncode == 0, done.stderr
+    assert film.stat().st_size > 10_000
+    done = call(command("python -m air_jax.sample", output=str(drawn)))
+    assert done.returncode == 0, done.stderr
+    with np.load(drawn / "samples.npz", allow_pickle=False) as arrays:
+        assert set(arrays["counts"]) == {1, 2, 3}
+
+
 def test_an_unknown_override_ends_in_a_sentence(tmp_path):
     words = command("python -m air_jax.main", config="configs/smoke.py", workdir=str(tmp_path))
     done = call([*words, "--config.train.batch_sise=3"])

@@ -167,11 +167,11 @@ def test_a_light_picture_is_inverted_and_its_background_made_black(file_format):
     assert "background" in notes[1] and "64x64" in notes[2]
 
 
-@pytest.mark.parametrize("paper", [0, 40, 120, 135, 250])
-@pytest.mark.parametrize("ink", [0, 60, 200, 255])
+@pytest.mark.parametrize(
+    "paper, ink",
+    [(0, 60), (0, 255), (40, 0), (120, 60), (120, 200), (135, 0), (135, 255), (250, 60)],
+)
 def test_ink_lighter_or_darker_than_its_paper_becomes_light_on_black(paper, ink):
-    if abs(paper - ink) < 30:
-        pytest.skip("hardly ink")
     array = np.full((40, 40), paper, np.uint8)
     array[10:20, 10:20] = ink
     image, notes = read(png(array))
