@@ -9,8 +9,6 @@ import pytest
 from air_jax import demo
 
 GRADIO_WARNINGS = [
-    # Gradio makes event loops for locks that need none, and leaves them to the collector.
-    pytest.mark.filterwarnings("ignore:unclosed (event loop|<socket):ResourceWarning"),
     # It sums up its events with pandas, by options that pandas is to drop.
     pytest.mark.filterwarnings("ignore:'future.no_silent_downcasting':DeprecationWarning"),
     pytest.mark.filterwarnings("ignore:The copy keyword is deprecated:DeprecationWarning"),

@@ -176,10 +176,10 @@ def test_log_likelihood_is_scipy_s():
 def test_samples_hold_the_objects_that_were_asked_for():
     air = tiny.create(decoder_bias=0.0)
     variables = {"params": tiny.init(air)["scene"]}
-    canvases = air.scene.apply(
+    sampled = air.scene.apply(
         variables, jax.random.key(0), jnp.array([0, 1, 3]), 3, method="sample"
     )
-    ink = canvases.sum((1, 2, 3))
+    ink = sampled.images.sum((1, 2, 3))
     assert ink[0] == 0
     assert 0 < ink[1] < ink[2]
 

@@ -92,11 +92,11 @@ def test_counts_that_a_model_cannot_draw_are_refused(checkpoint, counts):
     ],
 )
 def test_what_cannot_be_drawn_ends_in_a_sentence_and_writes_nothing(
-    checkpoint, tmp_path, capfd, options, message
+    checkpoint, tmp_path, caplog, options, message
 ):
     with pytest.raises(SystemExit, match="1"):
         run(checkpoint, tmp_path, *options)
-    assert message in capfd.readouterr().err
+    assert message in caplog.text
     assert not list(tmp_path.iterdir())
 
 
@@ -106,7 +106,7 @@ def test_counts_that_are_none_are_a_wrong_argument(checkpoint, tmp_path, counts)
         run(checkpoint, tmp_path, "--counts", *counts)
 
 
-def test_a_folder_without_a_model_is_named(tmp_path, capfd):
+def test_a_folder_without_a_model_is_named(tmp_path, caplog):
     with pytest.raises(SystemExit, match="1"):
         sample.main(["--checkpoint", str(tmp_path / "absent"), "--output", str(tmp_path / "out")])
-    assert "absent" in capfd.readouterr().err
+    assert "absent" in caplog.text

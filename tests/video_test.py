@@ -188,12 +188,12 @@ def test_the_command_writes_what_it_is_asked_for(workdir, checkpoint, tmp_path, 
     ],
 )
 def test_what_cannot_be_shown_ends_in_a_sentence(
-    checkpoint, tmp_path, capfd, monkeypatch, arguments, message
+    checkpoint, tmp_path, caplog, monkeypatch, arguments, message
 ):
     monkeypatch.chdir(tmp_path)
     if arguments[0] == "inference":
         arguments = [*arguments, "--checkpoint", str(checkpoint)]
     with pytest.raises(SystemExit, match="1"):
         video.main(arguments)
-    assert message in capfd.readouterr().err
+    assert message in caplog.text
     assert not list(tmp_path.iterdir())
