@@ -71,6 +71,32 @@ def test_a_run_s_milestones_follow_one_another(workdir):
     np.testing.assert_array_equal(last, title)
 
 
+def test_every_frame_has_its_own_windows(checkpoint):
+    images = np.zeros((2, SIZE, SIZE, 1), np.uint8)
+    found = kinds.load_air(checkpoint).infer(images)
+    windows = np.zeros_like(found.windows)
+    windows[0, :] = (1, 1, 5, 5)
+    windows[1, :] = (9, 9, 15, 15)
+    found = found._replace(windows=windows)
+    side = round(300 / SIZE) * SIZE
+    for i in range(2):
+        picture = video._seen(images[i], found, i)[26 : 26 + side, :side]
+        rows, columns = np.nonzero((picture == colour(0)).all(-1))
+        low, high = (edge * side / SIZE for edge in (windows[i, 0, 0], windows[i, 0, 2]))
+        assert low <= min(rows.min(), columns.min()) and max(rows.max(), columns.max()) < high
+
+
+def test_the_timeline_has_the_milestones_nearest_to_its_shares(workdir, tmp_path):
+    with np.load(workdir / "milestones" / "00000200.npz") as arrays:
+        kept = dict(arrays)
+    (tmp_path / "milestones").mkdir()
+    for step in range(0, 1_001, 50):
+        np.savez(tmp_path / "milestones" / f"{step:08d}.npz", **{**kept, "step": step})
+    labels = [axes.get_ylabel() for axes in gallery.timeline(tmp_path).axes]
+    # 0, 1, 3, 10, 30 and 100 % of 1,000.
+    assert [label for label in labels if label] == ["data", "0", "50", "100", "300", "1k"]
+
+
 def test_as_many_images_as_are_asked_for(workdir):
     one, two = (video.training(workdir, num_images=n, fps=1.0).pictures[0] for n in (1, 2))
     assert one.shape[0] == two.shape[0] and one.shape[1] < two.shape[1]
