@@ -1,8 +1,9 @@
 """Classifiers of codes or pixels, trained on few labels or many, and chosen of a Latin hypercube.
 
 What is compared is the inputs, so that all of them get the same: as many trials, the same draws of
-hyper-parameters, the same steps, the same rule to stop. Sizes of networks differ between families
-alone: an MLP for codes, a CNN for pixels.
+hyper-parameters, the same steps, the same rule to stop. Networks differ by what the inputs are: an
+MLP for codes, a CNN for pixels, and for codes that are a list of objects either an MLP or a network
+that the objects share, as half of the trials have it.
 """
 
 import functools
@@ -16,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from air_jax.models.classifier import CNNClassifier, MLPClassifier
+from air_jax.models.classifier import CNNClassifier, MLPClassifier, ObjectClassifier
 
 # Widths and depths that a search draws from, by family.
 SIZES = {
@@ -54,6 +55,8 @@ class Hyperparameters(NamedTuple):
       unit_scale: whether every dimension of a code is scaled to a standard deviation of 1, or the
         code as a whole; of no meaning for pixels.
       variant: which of the inputs that are offered.
+      per_object: whether the objects of a code share a network, see `ObjectClassifier`; of no
+        meaning for pixels and for codes that are not made of objects.
     """
 
     learning_rate: float
@@ -63,6 +66,7 @@ class Hyperparameters(NamedTuple):
     depth: int
     unit_scale: bool
     variant: int
+    per_object: bool
 
 
 class Budget(NamedTuple):
@@ -123,8 +127,9 @@ def draw_trials(
     # Each column has one rank in each of `num_trials` equal parts of [0, 1).
     parts = rng.permuted(np.tile(np.arange(num_trials), (7, 1)), axis=1).T
     ranks = (parts + rng.random(parts.shape)) / num_trials
+    per_object = rng.permutation(num_trials) < num_trials / 2
 
-    def one(rank: np.ndarray) -> Hyperparameters:
+    def one(rank: np.ndarray, per_object: bool) -> Hyperparameters:
         return Hyperparameters(
             learning_rate=float(3e-4 * 10 ** rank[0]),  # to 3e-3
             weight_decay=float(10 ** (-4 + 4 * rank[1])),  # 1e-4 to 1
@@ -133,27 +138,35 @@ def draw_trials(
             depth=depths[int(rank[4] * len(depths))],
             unit_scale=bool(rank[5] < 0.5),
             variant=int(rank[6] * num_variants),
+            per_object=bool(per_object),
         )
 
-    return [one(rank) for rank in ranks]
+    return [one(*drawn) for drawn in zip(ranks, per_object, strict=True)]
 
 
-def scale_codes(inputs: Inputs, *, unit_scale: bool) -> Inputs:
+def scale_codes(inputs: Inputs, *, unit_scale: bool, num_objects: int = 1) -> Inputs:
     """Centres and scales codes by the statistics of the training images, of which no label is used.
 
     Args:
       inputs: codes `[*, D]`; images are left as they are.
       unit_scale: whether each dimension gets a standard deviation of 1, or the root mean square of
         them all does. A dimension that never changes becomes 0.
+      num_objects: that a code is made of and that are scaled alike.
     """
     if inputs.train.dtype == np.uint8:
         return inputs
-    mean, deviation = inputs.train.mean(0), inputs.train.std(0)
+    objects = inputs.train.reshape(len(inputs.train) * num_objects, -1)
+    mean, deviation = objects.mean(0), objects.std(0)
     if unit_scale:
         scale = np.where(deviation > _LEAST_DEVIATION, deviation, 1.0)
     else:
         scale = np.maximum(np.sqrt(np.square(deviation).mean()), _LEAST_DEVIATION)
-    return Inputs(*(((part - mean) / scale).astype(np.float32) for part in inputs))
+
+    def scaled(part: np.ndarray) -> np.ndarray:
+        split = part.reshape(len(part), num_objects, -1)
+        return ((split - mean) / scale).astype(np.float32).reshape(part.shape)
+
+    return Inputs(*map(scaled, inputs))
 
 
 def search(
@@ -166,6 +179,7 @@ def search(
     num_labels: int,
     budget: Budget,
     seed: int,
+    num_objects: int | None = None,
 ) -> tuple[Hyperparameters, list[Classified]]:
     """Trains with each of the hyper-parameters and chooses by the validation set.
 
@@ -178,6 +192,7 @@ def search(
       num_labels: size of the labelled set, see `fit`.
       budget: of each trial.
       seed: see `fit`.
+      num_objects: see `fit`.
 
     Returns:
       The hyper-parameters with the greatest validation accuracy, the first of equals, and every
@@ -193,6 +208,7 @@ def search(
             num_labels=num_labels,
             budget=budget,
             seed=seed,
+            num_objects=num_objects,
         )
         for trial in trials
     ]
@@ -210,6 +226,7 @@ def fit(
     num_labels: int,
     budget: Budget,
     seed: int,
+    num_objects: int | None = None,
 ) -> Classified:
     """Trains one classifier, stopped early by its validation accuracy.
 
@@ -223,6 +240,7 @@ def fit(
         seed contains the smaller.
       budget: steps and patience; `trials` is of no meaning here.
       seed: of the labelled set, the initialisation, batches and dropout.
+      num_objects: N objects that codes are made of, None if they are not.
 
     Raises:
       ValueError: if there are fewer training images.
@@ -231,8 +249,13 @@ def fit(
         raise ValueError(
             f"a labelled set of {num_labels} is asked for; there are {len(inputs.train)} images."
         )
-    network = _NETWORKS[family](width=trial.width, depth=trial.depth, num_classes=num_classes)
-    scaled = scale_codes(inputs, unit_scale=trial.unit_scale)
+    sizes = {"width": trial.width, "depth": trial.depth, "num_classes": num_classes}
+    if num_objects is not None and trial.per_object:
+        network: nn.Module = ObjectClassifier(num_objects=num_objects, **sizes)
+        scaled = scale_codes(inputs, unit_scale=trial.unit_scale, num_objects=num_objects)
+    else:
+        network = _NETWORKS[family](**sizes)
+        scaled = scale_codes(inputs, unit_scale=trial.unit_scale)
     key_init, key_steps = jax.random.split(jax.random.key(seed))
     params = _init(network, key_init, scaled.train[:1])
     rates = jnp.asarray([trial.learning_rate, trial.weight_decay, trial.dropout])

@@ -119,6 +119,11 @@ def code(model: TrainedModel, images: np.ndarray) -> np.ndarray:
     raise ValueError(f"{type(model).__name__} has no code here; give AIR, DAIR or DRAW.")
 
 
+def num_objects(model: TrainedModel) -> int | None:
+    """N, of how many objects `code` is made, one after the other; None if it is not (DRAW)."""
+    return model.air.num_steps if isinstance(model, Model) else None
+
+
 def codes(model: TrainedModel, scenes: Mapping[str, Scenes]) -> Inputs:
     """The code of each of `two_digit_scenes`."""
     return Inputs(**{name: code(model, part.images) for name, part in scenes.items()})

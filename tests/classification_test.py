@@ -15,6 +15,7 @@ TRIAL = Hyperparameters(
     depth=1,
     unit_scale=True,
     variant=0,
+    per_object=False,
 )
 MLP = {"family": "mlp", "num_classes": 3, "num_labels": 60, "budget": BUDGET, "seed": 0}
 
@@ -93,7 +94,7 @@ def test_all_inputs_get_the_same_draws():
     pixels = classification.draw_trials("cnn", 6, num_variants=1, seed=0)
     assert codes == classification.draw_trials("mlp", 6, num_variants=3, seed=0)
     assert codes != classification.draw_trials("mlp", 6, num_variants=3, seed=1)
-    for name in ("learning_rate", "weight_decay", "dropout", "unit_scale"):
+    for name in ("learning_rate", "weight_decay", "dropout", "unit_scale", "per_object"):
         assert [getattr(one, name) for one in codes] == [getattr(one, name) for one in pixels]
     for family, trials in (("mlp", codes), ("cnn", pixels)):
         widths, depths = classification.SIZES[family]
@@ -102,6 +103,7 @@ def test_all_inputs_get_the_same_draws():
         assert {one.depth for one in trials} == set(depths)
     assert {one.variant for one in pixels} == {0}
     assert sorted(one.variant for one in codes) == [0, 0, 1, 1, 2, 2]
+    assert sorted(one.per_object for one in codes) == [False] * 3 + [True] * 3
     sixths = sorted(int(12 * one.dropout) for one in codes)  # of 0 to 0.5
     assert sixths == [0, 1, 2, 3, 4, 5]
     rates = [one.learning_rate for one in codes]
@@ -123,6 +125,39 @@ def test_codes_are_scaled_by_the_training_images(clusters, unit_scale):
     # A line is moved and stretched alike everywhere.
     ratio = (scaled.test[0, 0] - scaled.train[0, 0]) / (codes.test[0, 0] - codes.train[0, 0])
     assert ratio == pytest.approx(deviations[0] / codes.train[:, 0].std(), rel=1e-3)
+
+
+@pytest.mark.parametrize("unit_scale", [True, False])
+def test_objects_that_share_a_network_are_scaled_alike(clusters, unit_scale):
+    codes, _ = clusters
+    pairs = Inputs(*(np.concatenate([2 * part, part], 1) for part in codes))
+    scaled = classification.scale_codes(pairs, unit_scale=unit_scale, num_objects=2)
+    # As if each were a scene of its own.
+    apart = Inputs(*(part.reshape(-1, 5) for part in pairs))
+    expected = classification.scale_codes(apart, unit_scale=unit_scale)
+    for found, wanted in zip(scaled, expected, strict=True):
+        np.testing.assert_array_equal(found.reshape(-1, 5), wanted)
+
+
+def test_what_is_learned_of_one_object_holds_for_the_other():
+    def of_kinds(kinds):
+        noise = np.random.default_rng(5).normal(0, 0.1, (len(kinds), 6))
+        return ((2.0 * kinds - 1).repeat(3, axis=1) + noise).astype(np.float32)
+
+    kinds = three_sets(lambda rng, n: rng.integers(0, 2, (n, 2)), (200, 200, 100))
+    # Only the first object is ever of the second kind, and in the test scenes only the second is.
+    kinds.train[:, 1] = kinds.validation[:, 1] = kinds.test[:, 0] = 0
+    codes = Inputs(*map(of_kinds, kinds))
+    sums = Inputs(*(part.sum(1).astype(np.int32) for part in kinds))
+    options = {**MLP, "num_labels": 200, "num_objects": 2}
+    shared = TRIAL._replace(per_object=True)
+    assert classification.fit(codes, sums, shared, **options).test == 1.0
+    apart = shared._replace(per_object=False)
+    assert classification.fit(codes, sums, apart, **options).test < 0.8
+    # Of a code that is not made of objects there is nothing to share.
+    options["num_objects"] = None
+    found = [classification.fit(codes, sums, trial, **options) for trial in (shared, apart)]
+    assert found[0] == found[1]
 
 
 def test_more_labels_than_there_are_images_are_refused(clusters):

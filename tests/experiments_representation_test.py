@@ -1,6 +1,7 @@
 """The whole comparison on models that were never trained, and what its table says."""
 
 import csv
+import functools
 import json
 
 import jax
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from air_jax import export, tables
+from air_jax import classification, export, tables
 from air_jax.experiments import contenders, representation, representation_report
 from air_jax.models.draw import DRAW
 from tests import draw_test, loop_test
@@ -57,6 +58,8 @@ def test_every_representation_is_measured_and_written(models, tmp_path):
     for row in written["measurements"]:
         assert 0 <= row["test"] <= 1
     assert len(written["models"]["AIR"]) == 2
+    # Of one trial all, as of more half, let objects share a network.
+    assert all(row["per_object"] for row in written["measurements"])
     assert written["reconstruction_error"]["CNN on pixels"] is None
     assert written["reconstruction_error"]["DRAW"]["num"] == 1
     lines = list(csv.DictReader((tmp_path / "representation.csv").read_text().splitlines()))
@@ -78,6 +81,28 @@ def test_every_representation_is_measured_and_written(models, tmp_path):
     assert again["measurements"] == written["measurements"]
     with pytest.raises(SystemExit):
         representation.main([*map(str, arguments), "--only", "AIR"])
+
+
+def test_codes_of_as_many_objects_as_the_models_take_steps(models, tmp_path, monkeypatch):
+    given = []
+
+    def search(variants, labels, trials, **options):
+        given.append(options["num_objects"])
+        return trials[0], [classification.Classified(0.5, 0.5, 1)] * len(trials)
+
+    monkeypatch.setattr(classification, "search", search)
+    monkeypatch.setattr(
+        classification, "fit", lambda *_, **options: search([], None, [0], **options)[1][0]
+    )
+    measure = functools.partial(
+        representation.run, workdir=str(tmp_path / "found"), plan=contenders.SMOKE
+    )
+    measure([models / "air"], [models / "draw"], only=["AIR"])
+    steps = export.load_model(models / "air" / "seeds_5")[1]["inference"]["num_steps"]
+    assert set(given) == {steps}
+    given.clear()
+    measure([models / "air"], [models / "draw"], only=["DRAW"])
+    assert set(given) == {None}
 
 
 def test_what_cannot_be_compared_is_refused(models, tmp_path):

@@ -59,6 +59,7 @@ def test_the_code_of_a_model_is_what_it_infers():
     model = kinds.create_model(MODEL_CONFIG, params)
     images = rng.random((7, 16, 16, 1))
     found = model.infer(images)
+    assert representation.num_objects(model) == 2
     codes = representation.code(model, images).reshape(7, 2, 1 + 3 + 3)
     is_object = np.arange(2) < found.counts[:, None]
     np.testing.assert_array_equal(codes[..., 0], is_object)

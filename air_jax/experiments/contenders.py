@@ -68,6 +68,8 @@ class Contender(NamedTuple):
       errors: reconstruction errors of the test scenes, one for each model; empty for none.
       code_sizes: lengths of the code that there are; None for pixels.
       note: what its models are, JSON-able.
+      num_objects: that a code is made of, one after the other; None for other codes, for pixels,
+        and where it is not the same number for all seeds.
     """
 
     family: str
@@ -75,6 +77,7 @@ class Contender(NamedTuple):
     errors: Sequence[float]
     code_sizes: Sequence[int] | None
     note: Any
+    num_objects: int | None = None
 
 
 def of_models(models: Mapping[str, Any], scenes: Mapping[str, Scenes], plan: Plan) -> Contender:
@@ -87,12 +90,14 @@ def of_models(models: Mapping[str, Any], scenes: Mapping[str, Scenes], plan: Pla
         reconstructions = model.infer(images).reconstructions
         errors.append(representation.reconstruction_error(images, reconstructions))
         logging.info("%s: squared error %.2f", folder, errors[-1])
+    num_objects = {representation.num_objects(model) for model in used.values()}
     return Contender(
         family="mlp",
         seeds=[[codes[seed % len(codes)]] for seed in range(plan.num_seeds)],
         errors=errors,
         code_sizes=sorted({part.train.shape[1] for part in codes}),
         note=list(used),
+        num_objects=num_objects.pop() if len(num_objects) == 1 else None,
     )
 
 

@@ -7,7 +7,8 @@ Takes models of AIR (or DAIR) and, if given, of DRAW that were trained on scenes
 without labels, trains a convolutional autoencoder on the same scenes, and takes the codes that all
 of them have of other scenes, with exactly two digits. Classifiers predict the sum of the digits
 and whether they ascend from left to right (`representation` has the details), from labelled sets
-of growing size: an MLP from each code, a CNN from the pixels.
+of growing size: an MLP from each code, or a network that its objects share if it is made of
+objects, as AIR's is; a CNN from the pixels.
 
 For every representation, task and size the same `--trials` draws of hyper-parameters are tried with
 the first seed and the best on a validation set is kept for the other seeds. That set also stops
@@ -253,6 +254,7 @@ def _measure_task(
             "num_classes": representation.TASKS[task],
             "num_labels": size,
             "budget": plan.budget,
+            "num_objects": contender.num_objects,
         }
         chosen, found = classification.search(contender.seeds[0], labels, trials, seed=0, **options)
         place = {"representation": name, "task": task, "labels": size}

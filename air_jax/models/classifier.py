@@ -49,6 +49,54 @@ class MLPClassifier(nn.Module):
         return nn.Dense(self.num_classes)(hidden)
 
 
+class ObjectClassifier(nn.Module):
+    """Logits from a code of objects, each of which the same network sees (Zaheer et al., 2017).
+
+    Hidden layers shared by the objects, their sum, one more hidden layer, logits. The order of the
+    objects is of no meaning to it.
+
+    Attributes:
+      width: of each hidden layer.
+      depth: number of shared hidden layers.
+      num_classes: K.
+      num_objects: N, which divides the length of a code.
+    """
+
+    width: int
+    depth: int
+    num_classes: int
+    num_objects: int
+
+    @nn.compact
+    def __call__(
+        self,
+        codes: jax.Array,
+        *,
+        dropout: jax.Array | float = 0.0,
+        key: chex.PRNGKey | None = None,
+    ) -> jax.Array:
+        """Classifies.
+
+        Args:
+          codes: those of N objects one after the other, `[B, N D]`.
+          dropout: share of hidden units left out, in [0, 1); may be traced.
+          key: of the units that are left out; None to keep all.
+
+        Returns:
+          Logits `[B, K]`.
+        """
+        chex.assert_rank(codes, 2)
+        hidden = codes.reshape(codes.shape[0], self.num_objects, -1)
+        for i in range(self.depth + 1):
+            if i == self.depth:
+                hidden = hidden.sum(1)
+            hidden = nn.relu(nn.Dense(self.width)(hidden))
+            hidden = drop_units(
+                hidden, dropout, None if key is None else jax.random.fold_in(key, i)
+            )
+        return nn.Dense(self.num_classes)(hidden)
+
+
 class CNNClassifier(nn.Module):
     """Logits from pixels: convolutions that halve the image, a hidden layer, logits.
 
