@@ -162,16 +162,19 @@ def test_what_helps_is_explored(variant):
 def test_decisions_are_mixed_with_what_helps():
     own_present, own = np.array([0.6, 0.6]), np.array([[0.5, 0.3, 0.2]] * 2)
     helps = np.array([[True, False, True], [False, False, False]])
-    decisions = air3d._Decisions(
-        jnp.log(own_present / (1 - own_present))[:, None] * jnp.ones((2, 3)), jnp.log(own)
-    )
+    decisions = air3d._Decisions(jnp.log(own_present / (1 - own_present)), jnp.log(own))
     mixed = decisions.explore(jnp.full((2,), 0.3), jnp.array(helps))
-    tried = np.array([[0.5, 0, 0.5], [1 / 3, 1 / 3, 1 / 3]])
-    np.testing.assert_allclose(np.exp(mixed.log_probs), 0.7 * own + 0.3 * tried, rtol=1e-5)
-    present = 0.7 * own_present[:, None] + 0.3 * helps
-    np.testing.assert_allclose(jax.nn.sigmoid(mixed.presence_logits), present, rtol=1e-5)
+    joint = 0.7 * own_present[:, None] * own + 0.3 * np.array([[0.5, 0, 0.5], [0, 0, 0]])
+    present = np.array([0.7 * 0.6 + 0.3, 0.7 * 0.6])
+    np.testing.assert_allclose(jax.nn.sigmoid(mixed.presence_logit), present, rtol=1e-5)
+    np.testing.assert_allclose(np.exp(mixed.log_probs), joint / present[:, None], rtol=1e-5)
     untouched = decisions.explore(jnp.zeros((2,)), jnp.array(helps))
     chex.assert_trees_all_close(untouched, decisions, rtol=1e-5)
+    # In full: what helps for certain, or nothing for certain, and no law that is not finite.
+    full = decisions.explore(jnp.ones((2,)), jnp.array(helps))
+    np.testing.assert_allclose(jax.nn.sigmoid(full.presence_logit), [1.0, 0.0], atol=1e-20)
+    np.testing.assert_allclose(np.exp(full.log_probs[0]), [0.5, 0, 0.5], atol=1e-6)
+    np.testing.assert_allclose(np.exp(full.log_probs).sum(-1), 1.0, rtol=1e-5)
 
 
 def test_the_cross_entropy_is_that_of_the_posterior():
@@ -180,7 +183,7 @@ def test_the_cross_entropy_is_that_of_the_posterior():
     target = weights / weights.sum()
     own = np.array([0.4, *(0.6 * np.array([0.5, 0.3, 0.2]))])
     decisions = air3d._Decisions(
-        jnp.full((1, 3), np.log(0.6 / 0.4)), jnp.log(jnp.array([[0.5, 0.3, 0.2]]))
+        jnp.full((1,), np.log(0.6 / 0.4)), jnp.log(jnp.array([[0.5, 0.3, 0.2]]))
     )
     found = decisions.cross_entropy(jnp.array(worth))
     np.testing.assert_allclose(found, -(target * np.log(own)).sum(), rtol=1e-5)

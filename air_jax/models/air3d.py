@@ -171,15 +171,14 @@ class AIR3D(nn.Module):
                 what = _choose(decisions.log_probs, noise.what[:, i])
             of_identity = functools.partial(_of, identity=what)
             seen, of_where = jax.tree.map(of_identity, (seen, of_where))
-            presence_logit = of_identity(decisions.presence_logits)
-            z_pres = z_pres * (noise.pres[:, i] < nn.sigmoid(presence_logit))
+            z_pres = z_pres * (noise.pres[:, i] < nn.sigmoid(decisions.presence_logit))
             where = self.scene.to_world(seen, camera)
             found.append((what, z_pres, where))
             latents = [jax.nn.one_hot(what, self.scene.num_identities), _features(seen)]
             steps.append(
                 {
                     "z_pres": z_pres,
-                    "presence_logit": presence_logit,
+                    "presence_logit": decisions.presence_logit,
                     "z_what": what,
                     "log_q_what": of_identity(decisions.log_probs),
                     "what_log_probs": decisions.log_probs,
@@ -237,11 +236,10 @@ class AIR3D(nn.Module):
         }
 
     def _decisions(self, hidden):
-        logits = jnp.full((len(hidden), 1), CERTAIN)
+        logit = jnp.full((len(hidden),), CERTAIN)
         if not self.fixed_count:
-            logits = self.predict_pres(hidden)
-        log_probs = nn.log_softmax(self.predict_what(hidden))
-        return _Decisions(jnp.broadcast_to(logits, log_probs.shape), log_probs)
+            logit = self.predict_pres(hidden)[:, 0]
+        return _Decisions(logit, nn.log_softmax(self.predict_what(hidden)))
 
     def _gain(self, images, log_p_x_before, found, z_pres, seen, camera, noise):
         """What one more object of each identity adds to log p(x), no gradient, `[B, K]`.
@@ -317,50 +315,42 @@ class AIR3D(nn.Module):
 
 
 class _Decisions(NamedTuple):
-    """q(z_pres_i) and q(z_what_i) of a step.
+    """q(z_pres_i) and q(z_what_i | z_pres_i = 1) of a step.
 
     Attributes:
-      presence_logits: log-odds of one more object, should it be of identity k, `[B, K]`: all the
-        same but where what helps is explored.
+      presence_logit: log-odds of one more object, `[B]`.
       log_probs: of its identity, `[B, K]`.
     """
 
-    presence_logits: jax.Array
+    presence_logit: jax.Array
     log_probs: jax.Array
 
     def explore(self, share: jax.Array, helps: jax.Array) -> "_Decisions":
-        """Mixes in a share `[B]` of a law that takes what helps, `[B, K]`, and stops without it.
+        """Mixes in a share `[B]` of a law that takes one of what helps, `[B, K]`, or stops.
 
-        Presence then depends on the identity. `Trace.log_q_decisions` has an identity count only
-        where there is an object, so that with a share between 0 and 1 the score function is biased,
-        by the identities that are tried in vain.
+        The joint law of presence and identity is mixed, as by one toss of a coin for both.
         """
-        log_own, log_share = (
-            jnp.log(jnp.maximum(weight, 1e-30))[:, None] for weight in (1 - share, share)
+        log_own, log_share = (jnp.log(jnp.maximum(weight, 1e-30)) for weight in (1 - share, share))
+        num_helpful = helps.sum(-1)
+        log_explored = jnp.where(helps, -jnp.log(jnp.maximum(num_helpful, 1))[:, None], _IMPOSSIBLE)
+        log_joint = jnp.logaddexp(
+            (log_own + nn.log_sigmoid(self.presence_logit))[:, None] + self.log_probs,
+            log_share[:, None] + log_explored,
         )
-        # Where nothing helps, the identity is of no consequence.
-        tried = helps | ~helps.any(-1, keepdims=True)
-        log_tried = jnp.where(tried, -jnp.log(tried.sum(-1, keepdims=True)), _IMPOSSIBLE)
-        log_present, log_absent = (
-            jnp.logaddexp(
-                log_own + nn.log_sigmoid(sign * self.presence_logits),
-                log_share + jnp.where(explored, 0.0, _IMPOSSIBLE),
-            )
-            for sign, explored in ((1, helps), (-1, ~helps))
+        log_absent = jnp.logaddexp(
+            log_own + nn.log_sigmoid(-self.presence_logit),
+            log_share + jnp.where(num_helpful > 0, _IMPOSSIBLE, 0.0),
         )
-        return _Decisions(
-            log_present - log_absent,
-            jnp.logaddexp(log_own + self.log_probs, log_share + log_tried),
-        )
+        log_present = nn.logsumexp(log_joint, axis=-1)
+        return _Decisions(log_present - log_absent, log_joint - log_present[:, None])
 
     def cross_entropy(self, worth: jax.Array) -> jax.Array:
         """Of the law that has p(one more, k) / p(none) = exp(worth) / K, nats, `[B]`."""
         worth = jax.lax.stop_gradient(worth) - jnp.log(float(worth.shape[-1]))
         target = nn.softmax(jnp.pad(worth, ((0, 0), (1, 0))))
-        logits = self.presence_logits[:, :1]
-        present = nn.log_sigmoid(logits) + self.log_probs
-        log_q = jnp.concatenate([nn.log_sigmoid(-logits), present], axis=-1)
-        return -(target * log_q).sum(-1)
+        present = nn.log_sigmoid(self.presence_logit)[:, None] + self.log_probs
+        absent = nn.log_sigmoid(-self.presence_logit)[:, None]
+        return -(target * jnp.concatenate([absent, present], axis=-1)).sum(-1)
 
 
 def _choose(log_probs: jax.Array, uniform: jax.Array) -> jax.Array:
