@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from air_jax import train, trained
+from air_jax import parallel, train, trained
 from air_jax.models.autoencoder import Autoencoder
 
 
@@ -44,11 +44,12 @@ class AutoencoderModel(NamedTuple):
     def _map(self, function: Callable[..., Any], images: np.ndarray, batch_size: int) -> np.ndarray:
         size, channels = self.network.image_size, self.network.channels
         images = trained.check_images(images, image_size=size, channels=channels)
-        results = []
-        for start, stop, batch in trained.batches(images, batch_size):
-            found = function(self.network, self.params, np.asarray(batch))
-            results.append(np.asarray(found)[: stop - start])
-        return np.concatenate(results)
+        params = parallel.replicate(self.params)
+
+        def one(batch: trained.Batch) -> jax.Array:
+            return function(self.network, params, batch.images)
+
+        return trained.over_batches(one, images, batch_size)
 
 
 @functools.partial(jax.jit, static_argnums=0)

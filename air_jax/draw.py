@@ -160,12 +160,11 @@ class DrawModel(NamedTuple):
         images = self._check(images)
         key = jax.random.key(0) if key is None else key
         params = parallel.replicate(self.params)
-        found = []
-        for start, stop, batch in trained.batches(images, batch_size):
-            keys = trained.example_keys(key, start, len(batch))
-            drawn = jax.device_get(_infer_batch(self.network, params, batch, keys))
-            found.append(jax.tree.map(lambda leaf: leaf[: stop - start], drawn))  # noqa: B023
-        return Drawings(**jax.tree.map(lambda *leaves: np.concatenate(leaves), *found))
+
+        def one(batch: trained.Batch) -> dict[str, Any]:
+            return _infer_batch(self.network, params, batch.images, batch.keys(key))
+
+        return Drawings(**trained.over_batches(one, images, batch_size))
 
     def iwae(
         self,
@@ -188,12 +187,11 @@ class DrawModel(NamedTuple):
         """
         images = self._check(images)
         params = parallel.replicate(self.params)
-        bounds = []
-        for start, stop, batch in trained.batches(images, batch_size):
-            keys = trained.example_keys(key, start, len(batch))
-            bound = _iwae_batch(self.network, params, batch, keys, num_samples)
-            bounds.append(np.asarray(bound)[: stop - start])
-        return np.concatenate(bounds)
+
+        def one(batch: trained.Batch) -> jax.Array:
+            return _iwae_batch(self.network, params, batch.images, batch.keys(key), num_samples)
+
+        return trained.over_batches(one, images, batch_size)
 
     def draw(self, images: np.ndarray) -> Drawing:
         """Draws a few images at the posterior means and tells every step, for figures.

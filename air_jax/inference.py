@@ -181,16 +181,15 @@ class Model(NamedTuple):
         images = self._check(images)
         key = jax.random.key(0) if key is None else key
         params = parallel.replicate(self.params)
-        batches = []
-        for start, stop, batch in trained.batches(images, batch_size):
-            keys = trained.example_keys(key, start, len(batch))
+
+        def one(batch: trained.Batch) -> dict[str, Any]:
             objects, placed = jax.device_get(
-                _infer_batch(self.air, params, self.prior.logits, batch, keys)
+                _infer_batch(self.air, params, self.prior.logits, batch.images, batch.keys(key))
             )
             # One channel is enough for an extent: an object's ink is where any channel has ink.
-            objects["boxes"] = metrics.ink_boxes(placed.max(-1))
-            batches.append(jax.tree.map(lambda leaf: leaf[: stop - start], objects))  # noqa: B023
-        return Objects(**jax.tree.map(lambda *leaves: np.concatenate(leaves), *batches))
+            return {**objects, "boxes": metrics.ink_boxes(placed.max(-1))}
+
+        return Objects(**trained.over_batches(one, images, batch_size))
 
     def detect(
         self, images: np.ndarray, *, stop_early: bool = True, batch_size: int = 256
@@ -209,12 +208,13 @@ class Model(NamedTuple):
         """
         images = self._check(images)
         params = parallel.replicate(self.params)
-        batches = []
-        for start, stop, batch in trained.batches(images, batch_size):
-            wanted = parallel.shard(np.arange(len(batch)) < stop - start)
-            found = _detect_batch(self.air, params, batch, wanted, stop_early=stop_early)
-            batches.append(jax.tree.map(lambda leaf: leaf[: stop - start], jax.device_get(found)))  # noqa: B023
-        return Detections(**jax.tree.map(lambda *leaves: np.concatenate(leaves), *batches))
+
+        def one(batch: trained.Batch) -> dict[str, jax.Array]:
+            return _detect_batch(
+                self.air, params, batch.images, batch.is_of_set(), stop_early=stop_early
+            )
+
+        return Detections(**trained.over_batches(one, images, batch_size))
 
     def trace(self, images: np.ndarray) -> Trace:
         """Looks at a few images at the posterior means and tells every step, for figures.
@@ -264,12 +264,12 @@ class Model(NamedTuple):
         """
         images = self._check(images)
         params = parallel.replicate(self.params)
-        bounds = []
-        for start, stop, batch in trained.batches(images, batch_size):
-            keys = trained.example_keys(key, start, len(batch))
-            bound = _iwae_batch(self.air, params, self.prior.logits, batch, keys, num_samples)
-            bounds.append(np.asarray(bound)[: stop - start])
-        return np.concatenate(bounds)
+
+        def one(batch: trained.Batch) -> jax.Array:
+            keys = batch.keys(key)
+            return _iwae_batch(self.air, params, self.prior.logits, batch.images, keys, num_samples)
+
+        return trained.over_batches(one, images, batch_size)
 
     def _check(self, images: np.ndarray) -> np.ndarray:
         scene = self.air.scene

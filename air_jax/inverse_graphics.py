@@ -285,12 +285,12 @@ class Model3D(NamedTuple):
         images = self._check(images)
         key = jax.random.key(0) if key is None else key
         params = parallel.replicate(self.params)
-        batches = []
-        for start, stop, batch in trained.batches(images, batch_size):
-            keys = trained.example_keys(key, start, len(batch))
-            found = jax.device_get(_infer_batch(self.air, params, self.prior.logits, batch, keys))
-            batches.append(jax.tree.map(lambda leaf: leaf[: stop - start], found))  # noqa: B023
-        return Objects3D(**jax.tree.map(lambda *leaves: np.concatenate(leaves), *batches))
+
+        def one(batch: trained.Batch) -> dict[str, Any]:
+            keys = batch.keys(key)
+            return _infer_batch(self.air, params, self.prior.logits, batch.images, keys)
+
+        return Objects3D(**trained.over_batches(one, images, batch_size))
 
     def detect(
         self, images: np.ndarray, *, batch_size: int = 256
@@ -308,12 +308,11 @@ class Model3D(NamedTuple):
         """
         images = self._check(images)
         params = parallel.replicate(self.params)
-        batches = []
-        for start, stop, batch in trained.batches(images, batch_size):
-            found = jax.device_get(_detect_batch(self.air, params, batch))
-            batches.append([leaf[: stop - start] for leaf in found])
-        counts, identities, poses = map(np.concatenate, zip(*batches, strict=True))
-        return counts, identities, poses
+
+        def one(batch: trained.Batch) -> tuple[jax.Array, jax.Array, jax.Array]:
+            return _detect_batch(self.air, params, batch.images)
+
+        return trained.over_batches(one, images, batch_size)
 
     def sample(self, counts: np.ndarray, *, key: chex.PRNGKey) -> Sampled3D:
         """Draws scenes from the generative model, without the likelihood's noise. NumPy arrays.
@@ -349,12 +348,12 @@ class Model3D(NamedTuple):
         """
         images = self._check(images)
         params = parallel.replicate(self.params)
-        bounds = []
-        for start, stop, batch in trained.batches(images, batch_size):
-            keys = trained.example_keys(key, start, len(batch))
-            bound = _iwae_batch(self.air, params, self.prior.logits, batch, keys, num_samples)
-            bounds.append(np.asarray(bound)[: stop - start])
-        return np.concatenate(bounds)
+
+        def one(batch: trained.Batch) -> jax.Array:
+            keys = batch.keys(key)
+            return _iwae_batch(self.air, params, self.prior.logits, batch.images, keys, num_samples)
+
+        return trained.over_batches(one, images, batch_size)
 
     def _check(self, images: np.ndarray) -> np.ndarray:
         scene = self.air.scene

@@ -61,13 +61,11 @@ class SupervisedModel(NamedTuple):
           ValueError: if the shape or the range of the images is another, or `batch_size` < 1.
         """
         images = trained.check_images(images, image_size=self.scene.image_size, channels=3)
-        parts = []
-        for start, stop, batch in trained.batches(images, batch_size):
-            found = jax.device_get(
-                _predict(self.network, self.scene, self.order, self.params, batch)
-            )
-            parts.append(jax.tree.map(lambda leaf: leaf[: stop - start], found))  # noqa: B023
-        return Predicted(**jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts))
+
+        def one(batch: trained.Batch) -> dict[str, jax.Array]:
+            return _predict(self.network, self.scene, self.order, self.params, batch.images)
+
+        return Predicted(**trained.over_batches(one, images, batch_size))
 
 
 def create_labels(scenes: Scenes3D, *, scene: Scene3D, order: str, num_steps: int) -> Labels:

@@ -1,8 +1,9 @@
 """What all trained models have in common: their interface, and how they take images."""
 
 import math
-from collections.abc import Iterator
-from typing import Any, Protocol
+import operator
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
 
 import chex
 import jax
@@ -102,14 +103,40 @@ def check_counts(counts: np.ndarray, num_steps: int) -> np.ndarray:
     return counts.astype(np.int32)
 
 
-def batches(images: np.ndarray, batch_size: int) -> Iterator[tuple[int, int, jax.Array]]:
-    """Batches of one shape, padded with zeros, sharded over the devices: start, stop, images.
+class Batch(NamedTuple):
+    """Some of a set of images, of the size that all of its batches have.
 
-    A set smaller than a batch takes the next power of two, so that few shapes are ever compiled.
+    Attributes:
+      images: float32 `[B, H, W, C]`, sharded over the devices; behind the set's last image zeros.
+      start: place of the first in the set.
+      num: of the images that are of the set.
+    """
+
+    images: jax.Array
+    start: int
+    num: int
+
+    def keys(self, key: chex.PRNGKey) -> jax.Array:
+        """A key for each image, `[B]`, that does not depend on how the set is cut into batches."""
+        places = jnp.arange(self.start, self.start + len(self.images))
+        return parallel.shard(jax.vmap(lambda i: jax.random.fold_in(key, i))(places))
+
+    def is_of_set(self) -> jax.Array:
+        """Whether each image is one of the set, bool `[B]`."""
+        return parallel.shard(np.arange(len(self.images)) < self.num)
+
+
+def over_batches(function: Callable[[Batch], Any], images: np.ndarray, batch_size: int) -> Any:
+    """Applies a function to a set of images, a batch at a time.
 
     Args:
+      function: of a batch; a tree of arrays `[B, ...]`.
       images: float32 `[n, H, W, C]`.
-      batch_size: images at a time.
+      batch_size: images at a time. A set smaller than that takes the next power of two, so that
+        few shapes are ever compiled.
+
+    Returns:
+      The tree for all images, NumPy arrays `[n, ...]`.
 
     Raises:
       ValueError: if `batch_size` < 1.
@@ -119,20 +146,11 @@ def batches(images: np.ndarray, batch_size: int) -> Iterator[tuple[int, int, jax
     devices = parallel.local_mesh().size
     size = min(batch_size, 2 ** math.ceil(math.log2(len(images))))
     size = math.ceil(size / devices) * devices
+    results = []
     for start in range(0, len(images), size):
-        stop = min(start + size, len(images))
-        batch = np.zeros((size, *images.shape[1:]), np.float32)
-        batch[: stop - start] = images[start:stop]
-        yield start, stop, parallel.shard(batch)
-
-
-def example_keys(key: chex.PRNGKey, start: int, size: int) -> jax.Array:
-    """Keys of the examples start..start + size: those of a batch do not depend on its size.
-
-    Args:
-      key: of the set.
-      start: the first example's place in it.
-      size: of the batch.
-    """
-    places = jnp.arange(start, start + size)
-    return parallel.shard(jax.vmap(lambda i: jax.random.fold_in(key, i))(places))
+        some = images[start : start + size]
+        padded = np.zeros((size, *images.shape[1:]), np.float32)
+        padded[: len(some)] = some
+        found = jax.device_get(function(Batch(parallel.shard(padded), start, len(some))))
+        results.append(jax.tree.map(operator.itemgetter(slice(len(some))), found))
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves), *results)
