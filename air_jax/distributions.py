@@ -2,11 +2,15 @@
 
 import math
 from collections.abc import Callable
+from typing import TypeVar
 
 import chex
 import distrax
 import jax
 import jax.numpy as jnp
+import numpy as np
+
+Angles = TypeVar("Angles", np.ndarray, jax.Array)
 
 
 class UnaryCode(distrax.Distribution):
@@ -117,6 +121,11 @@ def categorical(log_weights: jax.Array) -> UnaryCode:
     return UnaryCode(log_tail[1:] - log_weights[:-1])
 
 
+def wrap_angle(angle: Angles) -> Angles:
+    """The same angles in [-pi, pi), radians, `[*]`."""
+    return (angle + math.pi) % (2 * math.pi) - math.pi
+
+
 class WrappedNormal(distrax.Distribution):
     """A normal law wrapped around the circle; scalar events, radians.
 
@@ -181,8 +190,7 @@ class WrappedNormal(distrax.Distribution):
 
     def _log_density(self, offset: jax.Array, scale: jax.Array) -> jax.Array:
         turns = 2 * jnp.pi * jnp.arange(-self._TURNS, self._TURNS + 1)
-        offset = jnp.mod(offset + jnp.pi, 2 * jnp.pi) - jnp.pi
-        standard = (offset[..., None] + turns) / scale[..., None]
+        standard = (wrap_angle(offset)[..., None] + turns) / scale[..., None]
         log_terms = -0.5 * jnp.square(standard)
         constant = jnp.log(scale) + 0.5 * math.log(2 * math.pi)
         return jax.nn.logsumexp(log_terms, axis=-1) - constant

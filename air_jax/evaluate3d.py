@@ -9,6 +9,7 @@ from scipy.optimize import linear_sum_assignment
 
 from air_jax import metrics
 from air_jax.data.tabletop import Scenes3D
+from air_jax.distributions import wrap_angle
 from air_jax.inverse_graphics import Model3D, Objects3D
 from air_jax.render.scene import CAMERA, Catalogue, View
 
@@ -113,7 +114,7 @@ def measure(found: Objects3D, scenes: Scenes3D, view: View) -> dict[str, Any]:
             for i, model in enumerate(view.catalogue)
             if (here := scenes.identities[:, 0] == i).any()
         }
-    deviation = np.degrees(np.abs(_wrap(found.cameras - scenes.cameras)))
+    deviation = np.degrees(np.abs(wrap_angle(found.cameras - scenes.cameras)))
     results["camera_error"] = deviation.mean(0).tolist()
     matches = match(found, scenes)
     results["num_matched"] = len(matches)
@@ -136,7 +137,7 @@ def measure(found: Objects3D, scenes: Scenes3D, view: View) -> dict[str, Any]:
     results["position_error"] = _mean_distance(inferred[:, :2], true[:, :2])
     results["position_error_pixels"] = _mean_distance(*pixels)
     identities = scenes.identities[scene, place]
-    turned = np.degrees(_wrap(inferred[:, 2] - true[:, 2]))
+    turned = np.degrees(wrap_angle(inferred[:, 2] - true[:, 2]))
     results["rotation"] = rotation_errors(turned, identities, view.catalogue)
     return results
 
@@ -192,11 +193,6 @@ def project(places: np.ndarray, cameras: np.ndarray, view: View) -> np.ndarray:
     column = (points * right).sum(-1) / depth / half
     row = -(points * up).sum(-1) / depth / half
     return (np.stack([column, row], axis=-1) + 1) / 2 * view.image_size
-
-
-def _wrap(angle: np.ndarray) -> np.ndarray:
-    """The same angle in [-pi, pi)."""
-    return np.mod(angle + math.pi, 2 * math.pi) - math.pi
 
 
 def _mean_distance(some: np.ndarray, others: np.ndarray) -> float:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from air_jax import distributions, estimators, objectives, parallel, train, trained
-from air_jax.distributions import UnaryCode
+from air_jax.distributions import UnaryCode, wrap_angle
 from air_jax.models.air3d import AIR3D, CERTAIN, create_air3d
 from air_jax.models.modules import create_baseline
 from air_jax.models.scene3d import Sampled3D
@@ -220,7 +220,7 @@ def _infer_batch(air, params, prior_logits, images, keys):
         "presence": jnp.cumprod(jax.nn.sigmoid(mean.presence_logit), axis=-1),
         "identities": mean.z_what,
         "identity_probs": jnp.exp(mean.what_log_probs),
-        "poses": mean.z_where.at[..., 2].set(_wrap(mean.z_where[..., 2])),
+        "poses": mean.z_where.at[..., 2].set(wrap_angle(mean.z_where[..., 2])),
         "cameras": cameras,
         "reconstructions": mean.canvases[:, 0],
         "elbo_terms": objectives.elbo_terms(sample, UnaryCode(prior_logits)),
@@ -232,11 +232,6 @@ def _detect_batch(air, params, images):
     """Counts, identities and poses at the posterior's mode, without the last rendering."""
     mean = _apply(air, params, images, air.mean_noise(len(images)), mode=True)
     return mean.posterior.mode_count(), mean.z_what, mean.z_where
-
-
-def _wrap(angle: jax.Array) -> jax.Array:
-    """The same angle in [-pi, pi)."""
-    return jnp.mod(angle + jnp.pi, 2 * jnp.pi) - jnp.pi
 
 
 @functools.partial(jax.jit, static_argnames="air")

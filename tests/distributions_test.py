@@ -119,6 +119,15 @@ def test_bad_priors_are_refused(change):
         distributions.create_prior(**{**options, **change})
 
 
+@pytest.mark.parametrize("library", [np, jnp])
+def test_an_angle_is_wrapped_into_one_turn(library):
+    angles = library.asarray([-np.pi, -4.0, 0.5, 3.2, 7.0, -20.0])
+    wrapped = distributions.wrap_angle(angles)
+    assert isinstance(wrapped, type(angles))
+    turns = [0, 1, 0, -1, -1, 3]
+    np.testing.assert_allclose(wrapped, angles + 2 * np.pi * np.array(turns), atol=1e-6)
+
+
 @pytest.mark.parametrize("scale", [0.02, 0.3, 0.59, 0.61, 1.5, 3.0])
 def test_wrapped_normal_is_a_density_on_the_circle_with_its_entropy(scale):
     law = distributions.WrappedNormal(jnp.array(2.9), jnp.array(scale))
