@@ -10,6 +10,7 @@ inside the workdir, and writes `table.md` with all of them. The sets are
               decoder bias, initial scale of the embedding, learning rates, clipping
     dair      what DAIR's recipe adds to that
     scenes    other scenes than the recipe was found on, the window prior following the size
+    batches   images of a step, and the learning rate of Adam times the root of what they are more
 """
 
 import argparse
@@ -71,7 +72,16 @@ SCENES: dict[str, Changes] = {
     "noise": {"data.noise": 0.1},
 }
 
-SETS = {"recipe": RECIPE, "dair": DAIR, "scenes": SCENES}
+# Malladi et al., 2022: the root, for optimizers that divide by the gradient's own size.
+BATCHES: dict[str, Changes] = {
+    f"batch_{size}": {
+        "train.batch_size": size,
+        "optimizer.learning_rate": 5e-4 * (size / 64) ** 0.5,
+    }
+    for size in (64, 256, 1024, 4096)
+}
+
+SETS = {"recipe": RECIPE, "dair": DAIR, "scenes": SCENES, "batches": BATCHES}
 
 
 def change(config: Mapping[str, Any], changes: Changes) -> dict[str, Any]:
