@@ -80,10 +80,16 @@ def alone(tmp_path_factory):
     return workdir
 
 
-def test_two_processes_with_two_devices_end_as_one_with_four(alone):
-    workdir = alone.parent / "together"
-    output = finish(start(workdir, 2, 2))
+@pytest.mark.parametrize("resident", [True, False])
+def test_two_processes_with_two_devices_end_as_one_with_four(alone, resident, monkeypatch):
+    """Whether the images are on every device, or each process reads its share from shards."""
+    name = "resident" if resident else "streamed"
+    workdir = alone.parent / name
+    caches = alone.parent / f"{name}_caches"  # empty: both processes find no shards
+    monkeypatch.setenv("XDG_CACHE_HOME", str(caches))
+    output = finish(start(workdir, 2, 2, **{"data.resident": resident}))
     assert "process 1 of 2, which have 4 devices" in output
+    assert len(list(caches.rglob("*.array_record"))) == (0 if resident else 1)
     expected, found = last_state(alone), last_state(workdir)
     assert int(found.step) == 20
     jax.tree.map(
