@@ -1,7 +1,6 @@
 """What the demo's page shows, as HTML: no other host is asked for anything."""
 
 import base64
-import html
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,6 +8,7 @@ import numpy as np
 from air_jax import overlay
 from air_jax.charts import plural
 from air_jax.figures import STEP_COLOURS
+from air_jax.markup import Markup, element
 from air_jax.scene_view import View
 
 _SIDE = 400  # of a picture with windows, pixels
@@ -68,49 +68,48 @@ def data_url(picture: np.ndarray) -> str:
     return f"data:image/png;base64,{base64.b64encode(png).decode()}"
 
 
-def heading(description: str) -> str:
+def heading(description: str) -> Markup:
     """What stands above everything.
 
     Args:
       description: of the model, a line of text.
     """
-    return (
-        '<div class="air"><h1>Attend, infer, repeat</h1><p>Draw digits or shapes: the network '
-        "looks at one object after the other, counts them, and draws the scene again.</p>"
-        f'<p class="quiet">{html.escape(description)}</p></div>'
+    return _block(
+        element("h1", "Attend, infer, repeat"),
+        element(
+            "p",
+            "Draw digits or shapes: the network looks at one object after the other, counts them, "
+            "and draws the scene again.",
+        ),
+        _quiet(description),
     )
 
 
-def message(text: str) -> str:
+def message(text: str) -> Markup:
     """A sentence for the person at the page; nothing for an empty one."""
-    inner = f'<p class="message">{html.escape(text)}</p>' if text else ""
-    return f'<div class="air" role="status" aria-live="polite">{inner}</div>'
+    sentence = element("p", text, class_="message") if text else None
+    return _block(sentence, role="status", aria_live="polite")
 
 
-def results(view: View) -> str:
+def results(view: View) -> Markup:
     """What the model makes of an image: the count, the windows, and step by step."""
     count = view.num_objects
-    rows = "".join(
-        f'<span class="{"here" if n == count else ""}">{n}</span>'
-        f'<div class="bar"><span style="width:{100 * p:.1f}%"></span></div>'
-        f'<span class="{"here" if n == count else ""}">{100 * p:.1f} %</span>'
-        for n, p in enumerate(view.count_probs)
-    )
     windows = with_windows(view.image, view.windows[:count])
-    said = (
-        f'<div class="said"><p class="count" data-count="{count}"><strong>{count}</strong> '
-        f"{plural(count, 'object').partition(' ')[2]}</p>"
-        f'<div class="probabilities" role="group" aria-label="probability of every count">{rows}'
-        f'</div><p class="quiet time">The network took {view.milliseconds:.1f} ms.</p></div>'
-    )
-    shown = _figure(windows, "what it saw, and where it looked", "the image with numbered windows")
-    drawn = _figure(view.canvases[count], "what it drew", "the reconstruction")
-    steps = "".join(_step(view, i) for i in range(count))
-    if not steps:
-        steps = '<p class="quiet">No object was found: the canvas stays empty.</p>'
-    return (
-        f'<div class="air"><div class="trio answer">{shown}{drawn}{said}</div>'
-        f'<h2>Step by step</h2><div class="steps">{steps}</div></div>'
+    steps = [_step(view, i) for i in range(count)]
+    return _block(
+        element(
+            "div",
+            _figure(windows, "what it saw, and where it looked", "the image with numbered windows"),
+            _figure(view.canvases[count], "what it drew", "the reconstruction"),
+            _count(view),
+            class_="trio answer",
+        ),
+        element("h2", "Step by step"),
+        element(
+            "div",
+            *(steps or [_quiet("No object was found: the canvas stays empty.")]),
+            class_="steps",
+        ),
     )
 
 
@@ -122,7 +121,7 @@ def changed(
     strip: np.ndarray,
     values: Sequence[float],
     value: float,
-) -> str:
+) -> Markup:
     """A scene before and after its latents were changed.
 
     Args:
@@ -134,26 +133,32 @@ def changed(
       values: of that dimension, K.
       value: that the object has.
     """
-    before = _figure(inferred, "as it was inferred", "the scene as it was inferred")
-    after = _figure(with_windows(canvas, windows), "as you changed it", "the scene as changed")
     here = int(np.abs(np.asarray(values) - value).argmin())
-    walk = "".join(
-        f'<figure><img class="{"here" if i == here else ""}" src="{data_url(picture)}" '
-        f'alt="the object at {at:g}"><figcaption>{at:g}</figcaption></figure>'
+    walk = [
+        _figure(picture, f"{at:g}", f"the object at {at:g}", class_="here" if i == here else None)
         for i, (picture, at) in enumerate(zip(strip, values, strict=True))
-    )
+    ]
     numbers = ", ".join(f"{number:.2f}" for number in z_where)
-    return (
-        f'<div class="air"><div class="trio">{after}{before}<div class="said">'
-        f"<h2>Along the chosen dimension</h2>"
-        f'<div class="walk">{walk}</div>'
-        f'<p class="quiet where">z_where = (s, t_x, t_y) = ({numbers})</p></div></div></div>'
+    return _block(
+        element(
+            "div",
+            _figure(with_windows(canvas, windows), "as you changed it", "the scene as changed"),
+            _figure(inferred, "as it was inferred", "the scene as it was inferred"),
+            element(
+                "div",
+                element("h2", "Along the chosen dimension"),
+                element("div", *walk, class_="walk"),
+                _quiet(f"z_where = (s, t_x, t_y) = ({numbers})", "where"),
+                class_="said",
+            ),
+            class_="trio",
+        )
     )
 
 
-def nothing_to_change() -> str:
+def nothing_to_change() -> Markup:
     """What stands in the place of `changed` where no object was found."""
-    return '<div class="air"><p class="quiet">No object was found: nothing to change.</p></div>'
+    return _block(_quiet("No object was found: nothing to change."))
 
 
 def with_windows(image: np.ndarray, windows: np.ndarray) -> np.ndarray:
@@ -166,22 +171,66 @@ def with_windows(image: np.ndarray, windows: np.ndarray) -> np.ndarray:
     return overlay.with_windows(image, windows, max(1, round(_SIDE / image.shape[0])))
 
 
-def _step(view: View, i: int) -> str:
-    colour = STEP_COLOURS[i % len(STEP_COLOURS)]
-    pictures = (
-        (view.glimpses[i], "glimpse", f"what step {i + 1} read"),
-        (view.objects[i], "object", f"what step {i + 1} drew"),
-        (view.canvases[i + 1], "canvas", f"the canvas after step {i + 1}"),
+def _count(view: View) -> Markup:
+    """The count, and how likely every other one is."""
+    count = view.num_objects
+    rows = []
+    for n, probability in enumerate(view.count_probs):
+        here = "here" if n == count else None
+        bar = element("span", style=f"width:{100 * probability:.1f}%")
+        rows += [
+            element("span", n, class_=here),
+            element("div", bar, class_="bar"),
+            element("span", f"{100 * probability:.1f} %", class_=here),
+        ]
+    noun = plural(count, "object").partition(" ")[2]
+    return element(
+        "div",
+        element("p", element("strong", count), f" {noun}", class_="count", data_count=count),
+        element(
+            "div",
+            *rows,
+            class_="probabilities",
+            role="group",
+            aria_label="probability of every count",
+        ),
+        _quiet(f"The network took {view.milliseconds:.1f} ms.", "time"),
+        class_="said",
     )
-    figures = "".join(_figure(*picture) for picture in pictures)
-    badge = f'<span class="badge" style="background:{colour}">{i + 1}</span>'
+
+
+def _step(view: View, i: int) -> Markup:
     x_min, y_min, x_max, y_max = view.windows[i]
     where = f"{x_max - x_min:.0f} pixels at ({(x_min + x_max) / 2:.0f}, {(y_min + y_max) / 2:.0f})"
-    return f'<div class="step"><p>{badge}<span class="quiet">{where}</span></p>{figures}</div>'
-
-
-def _figure(picture: np.ndarray, caption: str, alt: str) -> str:
-    return (
-        f'<figure><img src="{data_url(picture)}" alt="{html.escape(alt)}">'
-        f"<figcaption>{html.escape(caption)}</figcaption></figure>"
+    colour = f"background:{STEP_COLOURS[i % len(STEP_COLOURS)]}"
+    return element(
+        "div",
+        element(
+            "p",
+            element("span", i + 1, class_="badge", style=colour),
+            element("span", where, class_="quiet"),
+        ),
+        _figure(view.glimpses[i], "glimpse", f"what step {i + 1} read"),
+        _figure(view.objects[i], "object", f"what step {i + 1} drew"),
+        _figure(view.canvases[i + 1], "canvas", f"the canvas after step {i + 1}"),
+        class_="step",
     )
+
+
+def _figure(picture: np.ndarray, caption: str, alt: str, **attributes: str | None) -> Markup:
+    """A picture with what stands below it and what it says to who cannot see it."""
+    return element(
+        "figure",
+        element("img", src=data_url(picture), alt=alt, **attributes),
+        element("figcaption", caption),
+    )
+
+
+def _quiet(text: str, more: str = "") -> Markup:
+    """A paragraph in grey, perhaps with another class."""
+    return element("p", text, class_=f"quiet {more}".strip())
+
+
+def _block(*children: Markup | None, **attributes: str) -> Markup:
+    """A part of the page that `STYLE` is meant for."""
+    return element("div", *children, class_="air", **attributes)
