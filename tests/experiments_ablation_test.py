@@ -31,6 +31,17 @@ def _changes_nothing(config, changes):
     return all(value(name) == changes[name] for name in changes)
 
 
+@pytest.mark.parametrize("module", [air, dair])
+def test_rates_of_other_batches_are_those_of_the_config_times_the_root(module):
+    config = json.loads(module.get_config().to_json())
+    for changes in ablation.BATCHES.values():
+        changed = ablation.change(config, changes)
+        ratio = (changed["train"]["batch_size"] / config["train"]["batch_size"]) ** 0.5
+        for name in ("learning_rate", "baseline_learning_rate"):
+            found = changed["optimizer"][name]
+            assert found == pytest.approx(ratio * config["optimizer"][name])
+
+
 def test_a_key_that_does_not_exist_is_refused():
     with pytest.raises(ValueError, match="no prior.begin"):
         ablation.change(tiny_config(), {"prior.begin": 0.1})

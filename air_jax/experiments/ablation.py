@@ -72,11 +72,13 @@ SCENES: dict[str, Changes] = {
     "noise": {"data.noise": 0.1},
 }
 
-# Malladi et al., 2022: the root, for optimizers that divide by the gradient's own size.
+# Malladi et al., 2022: the root, for optimizers that divide by the gradient's own size. The rates of
+# 64 images are those of configs/base.py.
 BATCHES: dict[str, Changes] = {
     f"batch_{size}": {
         "train.batch_size": size,
         "optimizer.learning_rate": 5e-4 * (size / 64) ** 0.5,
+        "optimizer.baseline_learning_rate": 5e-3 * (size / 64) ** 0.5,
     }
     for size in (64, 256, 1024, 4096)
 }
