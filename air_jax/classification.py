@@ -1,9 +1,9 @@
 """Classifiers of codes or pixels, trained on few labels or many, and chosen of a Latin hypercube.
 
 What is compared is the inputs, so that all of them get the same: as many trials, the same draws of
-hyper-parameters, the same steps, the same rule to stop. Networks differ by what the inputs are: an
-MLP for codes, a CNN for pixels, and for codes that are a list of objects either an MLP or a network
-that the objects share, as half of the trials have it.
+hyper-parameters, the same steps, the same rule to stop. Networks follow the inputs: an MLP for
+codes, a CNN for pixels. Of a code that is a list of objects half of the trials go to a network that
+the objects share, so that the MLP has the fewer.
 """
 
 import functools
@@ -107,7 +107,8 @@ def draw_trials(
     """Draws hyper-parameters; the same seed gives every family and input the same ranks in a range.
 
     A Latin hypercube (McKay et al., 1979): of few trials, too, some have large networks, some small
-    ones, some low rates, some high ones.
+    ones, some low rates, some high ones. Objects share a network in half of those with either
+    scale, rounded up.
 
     Args:
       family: of `SIZES`.
@@ -127,9 +128,12 @@ def draw_trials(
     # Each column has one rank in each of `num_trials` equal parts of [0, 1).
     parts = rng.permuted(np.tile(np.arange(num_trials), (7, 1)), axis=1).T
     ranks = (parts + rng.random(parts.shape)) / num_trials
-    per_object = rng.permutation(num_trials) < num_trials / 2
+    unit_scale = ranks[:, 5] < 0.5
+    per_object = np.zeros(num_trials, bool)
+    for alike in (unit_scale, ~unit_scale):
+        per_object[rng.permutation(np.flatnonzero(alike))[::2]] = True
 
-    def one(rank: np.ndarray, per_object: bool) -> Hyperparameters:
+    def one(rank: np.ndarray, shared: bool) -> Hyperparameters:
         return Hyperparameters(
             learning_rate=float(3e-4 * 10 ** rank[0]),  # to 3e-3
             weight_decay=float(10 ** (-4 + 4 * rank[1])),  # 1e-4 to 1
@@ -138,7 +142,7 @@ def draw_trials(
             depth=depths[int(rank[4] * len(depths))],
             unit_scale=bool(rank[5] < 0.5),
             variant=int(rank[6] * num_variants),
-            per_object=bool(per_object),
+            per_object=bool(shared),
         )
 
     return [one(*drawn) for drawn in zip(ranks, per_object, strict=True)]
@@ -240,22 +244,28 @@ def fit(
         seed contains the smaller.
       budget: steps and patience; `trials` is of no meaning here.
       seed: of the labelled set, the initialisation, batches and dropout.
-      num_objects: N objects that codes are made of, None if they are not.
+      num_objects: N objects that codes are made of, one after the other; None if they are not.
 
     Raises:
-      ValueError: if there are fewer training images.
+      ValueError: if there are fewer training images, or the inputs cannot be N objects.
     """
     if not 1 <= num_labels <= len(inputs.train):
         raise ValueError(
             f"a labelled set of {num_labels} is asked for; there are {len(inputs.train)} images."
         )
+    if num_objects is not None and (family != "mlp" or inputs.train.shape[1] % num_objects):
+        raise ValueError(
+            f"inputs of shape {inputs.train.shape} for family {family!r} are no codes of "
+            f"{num_objects} objects."
+        )
     sizes = {"width": trial.width, "depth": trial.depth, "num_classes": num_classes}
-    if num_objects is not None and trial.per_object:
-        network: nn.Module = ObjectClassifier(num_objects=num_objects, **sizes)
-        scaled = scale_codes(inputs, unit_scale=trial.unit_scale, num_objects=num_objects)
-    else:
-        network = _NETWORKS[family](**sizes)
-        scaled = scale_codes(inputs, unit_scale=trial.unit_scale)
+    shared = num_objects if trial.per_object else None
+    network: nn.Module = (
+        _NETWORKS[family](**sizes)
+        if shared is None
+        else ObjectClassifier(num_objects=shared, **sizes)
+    )
+    scaled = scale_codes(inputs, unit_scale=trial.unit_scale, num_objects=shared or 1)
     key_init, key_steps = jax.random.split(jax.random.key(seed))
     params = _init(network, key_init, scaled.train[:1])
     rates = jnp.asarray([trial.learning_rate, trial.weight_decay, trial.dropout])

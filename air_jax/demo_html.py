@@ -218,7 +218,7 @@ def _step(view: View, i: int) -> Markup:
 
 
 def _figure(picture: np.ndarray, caption: str, alt: str, **attributes: str | None) -> Markup:
-    """A picture with what stands below it and what it says to who cannot see it."""
+    """A picture with what stands below it and its text for readers; attributes are the image's."""
     return element(
         "figure",
         element("img", src=data_url(picture), alt=alt, **attributes),

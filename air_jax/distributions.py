@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-Angles = TypeVar("Angles", np.ndarray, jax.Array)
+_Angles = TypeVar("_Angles", np.ndarray, jax.Array)
 
 
 class UnaryCode(distrax.Distribution):
@@ -121,7 +121,7 @@ def categorical(log_weights: jax.Array) -> UnaryCode:
     return UnaryCode(log_tail[1:] - log_weights[:-1])
 
 
-def wrap_angle(angle: Angles) -> Angles:
+def wrap_angle(angle: _Angles) -> _Angles:
     """The same angles in [-pi, pi), radians, `[*]`."""
     return (angle + math.pi) % (2 * math.pi) - math.pi
 

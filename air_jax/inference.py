@@ -186,7 +186,7 @@ class Model(NamedTuple):
             objects, placed = jax.device_get(
                 _infer_batch(self.air, params, self.prior.logits, batch.images, batch.keys(key))
             )
-            # One channel is enough for an extent: an object's ink is where any channel has ink.
+            # By NumPy. An object's ink is where any channel has ink.
             return {**objects, "boxes": metrics.ink_boxes(placed.max(-1))}
 
         return Objects(**trained.over_batches(one, images, batch_size))
@@ -211,7 +211,7 @@ class Model(NamedTuple):
 
         def one(batch: trained.Batch) -> dict[str, jax.Array]:
             return _detect_batch(
-                self.air, params, batch.images, batch.is_of_set(), stop_early=stop_early
+                self.air, params, batch.images, batch.is_real(), stop_early=stop_early
             )
 
         return Detections(**trained.over_batches(one, images, batch_size))

@@ -142,7 +142,7 @@ def create_training(
 
 
 def create_exploration(*, start: float, hold: int, steps: int) -> Callable[[jax.Array], jax.Array]:
-    """The share of an exploring law in q(z_pres) and q(z_what) as a function of the training step.
+    """The share of an exploring law in that of z_pres and z_what as a function of the step.
 
     While poses are still far off, the likelihood prefers whatever object shows least, or none; an
     identity that is given up then is never tried again where it would fit. So what decides is not

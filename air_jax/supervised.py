@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from air_jax import train, trained
+from air_jax import parallel, train, trained
 from air_jax.data.tabletop import Scenes3D
 from air_jax.models import supervised
 from air_jax.models.scene3d import Scene3D
@@ -61,9 +61,10 @@ class SupervisedModel(NamedTuple):
           ValueError: if the shape or the range of the images is another, or `batch_size` < 1.
         """
         images = trained.check_images(images, image_size=self.scene.image_size, channels=3)
+        params = parallel.replicate(self.params)
 
         def one(batch: trained.Batch) -> dict[str, jax.Array]:
-            return _predict(self.network, self.scene, self.order, self.params, batch.images)
+            return _predict(self.network, self.scene, self.order, params, batch.images)
 
         return Predicted(**trained.over_batches(one, images, batch_size))
 

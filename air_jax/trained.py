@@ -109,28 +109,28 @@ class Batch(NamedTuple):
     Attributes:
       images: float32 `[B, H, W, C]`, sharded over the devices; behind the set's last image zeros.
       start: place of the first in the set.
-      num: of the images that are of the set.
+      num_images: how many of the images are of the set.
     """
 
     images: jax.Array
     start: int
-    num: int
+    num_images: int
 
     def keys(self, key: chex.PRNGKey) -> jax.Array:
         """A key for each image, `[B]`, that does not depend on how the set is cut into batches."""
         places = jnp.arange(self.start, self.start + len(self.images))
         return parallel.shard(jax.vmap(lambda i: jax.random.fold_in(key, i))(places))
 
-    def is_of_set(self) -> jax.Array:
+    def is_real(self) -> jax.Array:
         """Whether each image is one of the set, bool `[B]`."""
-        return parallel.shard(np.arange(len(self.images)) < self.num)
+        return parallel.shard(np.arange(len(self.images)) < self.num_images)
 
 
 def over_batches(function: Callable[[Batch], Any], images: np.ndarray, batch_size: int) -> Any:
     """Applies a function to a set of images, a batch at a time.
 
     Args:
-      function: of a batch; a tree of arrays `[B, ...]`.
+      function: returns a tree of arrays `[B, ...]` for a batch.
       images: float32 `[n, H, W, C]`.
       batch_size: images at a time. A set smaller than that takes the next power of two, so that
         few shapes are ever compiled.

@@ -103,7 +103,9 @@ def test_all_inputs_get_the_same_draws():
         assert {one.depth for one in trials} == set(depths)
     assert {one.variant for one in pixels} == {0}
     assert sorted(one.variant for one in codes) == [0, 0, 1, 1, 2, 2]
-    assert sorted(one.per_object for one in codes) == [False] * 3 + [True] * 3
+    for unit_scale in (False, True):
+        shared = [one.per_object for one in codes if one.unit_scale == unit_scale]
+        assert sum(shared) == (len(shared) + 1) // 2
     sixths = sorted(int(12 * one.dropout) for one in codes)  # of 0 to 0.5
     assert sixths == [0, 1, 2, 3, 4, 5]
     rates = [one.learning_rate for one in codes]
@@ -158,6 +160,8 @@ def test_what_is_learned_of_one_object_holds_for_the_other():
     options["num_objects"] = None
     found = [classification.fit(codes, sums, trial, **options) for trial in (shared, apart)]
     assert found[0] == found[1]
+    with pytest.raises(ValueError, match=r"\(200, 6\) for family 'mlp' are no codes of 4 objects"):
+        classification.fit(codes, sums, shared, **{**options, "num_objects": 4})
 
 
 def test_more_labels_than_there_are_images_are_refused(clusters):

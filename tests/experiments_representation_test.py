@@ -58,8 +58,11 @@ def test_every_representation_is_measured_and_written(models, tmp_path):
     for row in written["measurements"]:
         assert 0 <= row["test"] <= 1
     assert len(written["models"]["AIR"]) == 2
-    # Of one trial all, as of more half, let objects share a network.
-    assert all(row["per_object"] for row in written["measurements"])
+    # Of one trial all, as of more half, let objects share a network, where there are objects.
+    assert {row["representation"] for row in written["measurements"] if row["per_object"]} == {
+        "AIR"
+    }
+    assert set(written["parts"]) == set(names)
     assert written["reconstruction_error"]["CNN on pixels"] is None
     assert written["reconstruction_error"]["DRAW"]["num"] == 1
     lines = list(csv.DictReader((tmp_path / "representation.csv").read_text().splitlines()))
@@ -102,6 +105,11 @@ def test_codes_of_as_many_objects_as_the_models_take_steps(models, tmp_path, mon
     assert set(given) == {steps}
     given.clear()
     measure([models / "air"], [models / "draw"], only=["DRAW"])
+    assert set(given) == {None}
+    # Nor is there one number of objects where models take different numbers of steps.
+    given.clear()
+    export_air(tmp_path / "more", data__image_size=48, inference__num_steps=steps + 1)
+    measure([tmp_path / "more", models / "air"], [], workdir=str(tmp_path / "mixed"), only=["AIR"])
     assert set(given) == {None}
 
 

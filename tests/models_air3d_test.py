@@ -12,6 +12,7 @@ import pytest
 from air_jax.models import air3d
 from air_jax.models.air3d import create_air3d
 from air_jax.models.scene3d import Scene3D
+from air_jax.models.trace import Trace
 
 SCENE = {
     "catalogue": "solids",
@@ -149,11 +150,12 @@ def test_what_helps_is_explored(variant):
     assert (before[:, 1] > before[:, 0])[kept[:, 0]].all()
     np.testing.assert_array_equal(before[:, 1][~kept[:, 0]], before[:, 0][~kept[:, 0]])
     assert (trace.log_p_x[:, 0] > before[:, 1])[kept[:, 1]].all()
-    # Nothing that it could have added helps: forced, each identity is refused.
+    # Where it stopped, no identity would have helped.
+    always = noise._replace(pres=jnp.zeros((192, 2)))
     for identity in range(4):
-        forced = jnp.full((192, 2), identity)
-        other = apply(air, params, batch, noise._replace(exploration=jnp.ones((192,))), forced)
-        assert not np.asarray(other.z_pres)[~kept[:, 0], 0].any()
+        forced = apply(air, params, batch, always, jnp.full((192, 2), identity))
+        gain = np.asarray(forced.log_p_x_before[:, 1] - forced.log_p_x_before[:, 0])
+        assert (gain[~kept[:, 0]] <= 0).all()
     # Without exploration nothing of it is left.
     assert trace.guidance.min() >= 0 and trace.guidance[:, 0].min() > 0
     np.testing.assert_array_equal(apply(air, params, batch, noise).guidance, 0)
@@ -175,6 +177,44 @@ def test_decisions_are_mixed_with_what_helps():
     np.testing.assert_allclose(jax.nn.sigmoid(full.presence_logit), [1.0, 0.0], atol=1e-20)
     np.testing.assert_allclose(np.exp(full.log_probs[0]), [0.5, 0, 0.5], atol=1e-6)
     np.testing.assert_allclose(np.exp(full.log_probs).sum(-1), 1.0, rtol=1e-5)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.4, 1.0])
+@pytest.mark.parametrize("helps", [[True, False, True], [False, False, False]])
+def test_the_score_function_of_what_is_explored_is_unbiased(share, helps):
+    """All decisions of a step, each with its probability: presence, and an identity either way."""
+    worth, nothing = jnp.array([0.3, -1.2, 2.0]), 0.7
+
+    def law(theta):
+        own = air3d._Decisions(theta[:1], jax.nn.log_softmax(theta[None, 1:]))
+        return own.explore(jnp.array([share]), jnp.array([helps]))
+
+    def value(theta):
+        decisions = law(theta)
+        present = jax.nn.sigmoid(decisions.presence_logit[0])
+        return present * (jnp.exp(decisions.log_probs[0]) * worth).sum() + (1 - present) * nothing
+
+    def surrogate(theta):
+        decisions = law(theta)
+        present = jax.nn.sigmoid(decisions.presence_logit[0])
+        total = 0.0
+        for identity in range(3):
+            for z_pres, probability, of_this in (
+                (1.0, present, worth[identity]),
+                (0.0, 1 - present, nothing),
+            ):
+                trace = Trace(**dict.fromkeys(Trace._fields))._replace(
+                    z_pres=jnp.full((1, 1), z_pres),
+                    presence_logit=decisions.presence_logit[:, None],
+                    log_q_what=decisions.log_probs[:, identity, None],
+                )
+                weight = probability * jnp.exp(decisions.log_probs[0, identity])
+                score = trace.log_q_decisions().sum()
+                total += jax.lax.stop_gradient(weight * of_this) * score
+        return total
+
+    theta = jnp.array([0.4, 0.1, -0.7, 0.5])
+    np.testing.assert_allclose(jax.grad(surrogate)(theta), jax.grad(value)(theta), atol=1e-6)
 
 
 def test_the_cross_entropy_is_that_of_the_posterior():

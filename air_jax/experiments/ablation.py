@@ -72,8 +72,8 @@ SCENES: dict[str, Changes] = {
     "noise": {"data.noise": 0.1},
 }
 
-# Malladi et al., 2022: the root, for optimizers that divide by the gradient's own size. The rates of
-# 64 images are those of configs/base.py.
+# The root is for optimizers that divide by the gradient's own size (Malladi et al., 2022). Those of
+# 64 images are the rates of configs/base.py.
 BATCHES: dict[str, Changes] = {
     f"batch_{size}": {
         "train.batch_size": size,

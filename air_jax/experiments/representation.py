@@ -7,8 +7,8 @@ Takes models of AIR (or DAIR) and, if given, of DRAW that were trained on scenes
 without labels, trains a convolutional autoencoder on the same scenes, and takes the codes that all
 of them have of other scenes, with exactly two digits. Classifiers predict the sum of the digits
 and whether they ascend from left to right (`representation` has the details), from labelled sets
-of growing size: an MLP from each code, or a network that its objects share if it is made of
-objects, as AIR's is; a CNN from the pixels.
+of growing size: an MLP from each code, a CNN from the pixels. Of the trials with AIR's code, which
+is made of objects, half have a network that the objects share in the MLP's place.
 
 For every representation, task and size the same `--trials` draws of hyper-parameters are tried with
 the first seed and the best on a validation set is kept for the other seeds. That set also stops
@@ -17,7 +17,8 @@ labels of a set. The autoencoder's length of code is one of its hyper-parameters
 are taken as they were trained. A seed is another labelled set, another classifier, another
 autoencoder and, as far as there are, another model of AIR and DRAW. The workdir gets
 
-    representation.json   every measurement, every trial's accuracies, means with deviations
+    representation.json   every measurement, every trial's accuracies, means with deviations, and of
+                          which code each part is
     representation.csv    a line for each representation, task, number of labels and seed
     representation.png    accuracy against labels
     table.md              labels needed for 90 %, accuracies, each code's reconstruction error
@@ -34,7 +35,6 @@ import functools
 import itertools
 import json
 import pathlib
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -180,9 +180,10 @@ def _together(
 ) -> dict[str, Any]:
     """What `representation.json` holds, of the parts that there are."""
     measurements = list(itertools.chain(*(part["measurements"] for part in parts.values())))
+    surroundings = provenance.surroundings()
     return {
-        "arguments": sys.argv[1:],
-        **provenance.surroundings(),
+        **surroundings,
+        "parts": {name: {key: part[key] for key in surroundings} for name, part in parts.items()},
         **question,
         "chance": dict(chance),
         **{
@@ -247,6 +248,8 @@ def _measure_task(
     trials = classification.draw_trials(
         contender.family, plan.budget.trials, num_variants=len(contender.seeds[0]), seed=0
     )
+    if contender.num_objects is None:
+        trials = [trial._replace(per_object=False) for trial in trials]
     rows, tried = [], []
     for size in plan.sizes:
         options: dict[str, Any] = {

@@ -29,7 +29,7 @@ class Noise3D(NamedTuple):
       what: likewise, of the identities.
       where: standard normal, `[B, N, 3]`.
       camera: standard normal, `[B, 2]`.
-      exploration: share of the exploring law in q(z_pres) and q(z_what), in [0, 1], `[B]`.
+      exploration: share of the exploring law in that of z_pres and z_what, in [0, 1], `[B]`.
     """
 
     pres: jax.Array
@@ -52,7 +52,8 @@ class AIR3D(nn.Module):
     every step.
 
     Early in training counts and identities are explored, see `inverse_graphics.create_exploration`.
-    Then every step renders the scene with one more object of every identity, K renderings.
+    Then every step renders the scene with one more object of every identity, K renderings, and what
+    it decides depends on the poses that all of them would have.
 
     Attributes:
       scene: the scene model.
@@ -328,7 +329,8 @@ class _Decisions(NamedTuple):
     def explore(self, share: jax.Array, helps: jax.Array) -> "_Decisions":
         """Mixes in a share `[B]` of a law that takes one of what helps, `[B, K]`, or stops.
 
-        The joint law of presence and identity is mixed, as by one toss of a coin for both.
+        The joint law of presence and identity is mixed, as by one toss of a coin for both. What
+        helps counts as given: that it changes with the poses has no gradient.
         """
         log_own, log_share = (jnp.log(jnp.maximum(weight, 1e-30)) for weight in (1 - share, share))
         num_helpful = helps.sum(-1)

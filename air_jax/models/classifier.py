@@ -42,18 +42,15 @@ class MLPClassifier(nn.Module):
         chex.assert_rank(codes, 2)
         hidden = codes
         for i in range(self.depth):
-            hidden = nn.relu(nn.Dense(self.width)(hidden))
-            hidden = drop_units(
-                hidden, dropout, None if key is None else jax.random.fold_in(key, i)
-            )
+            hidden = _hidden_layer(hidden, self.width, dropout, key, i)
         return nn.Dense(self.num_classes)(hidden)
 
 
 class ObjectClassifier(nn.Module):
     """Logits from a code of objects, each of which the same network sees (Zaheer et al., 2017).
 
-    Hidden layers shared by the objects, their sum, one more hidden layer, logits. The order of the
-    objects is of no meaning to it.
+    Hidden layers shared by the objects, their sum, one more hidden layer, so that there is one more
+    than in an MLP of the same depth, and logits. The order of the objects has no meaning to it.
 
     Attributes:
       width: of each hidden layer.
@@ -87,13 +84,9 @@ class ObjectClassifier(nn.Module):
         """
         chex.assert_rank(codes, 2)
         hidden = codes.reshape(codes.shape[0], self.num_objects, -1)
-        for i in range(self.depth + 1):
-            if i == self.depth:
-                hidden = hidden.sum(1)
-            hidden = nn.relu(nn.Dense(self.width)(hidden))
-            hidden = drop_units(
-                hidden, dropout, None if key is None else jax.random.fold_in(key, i)
-            )
+        for i in range(self.depth):
+            hidden = _hidden_layer(hidden, self.width, dropout, key, i)
+        hidden = _hidden_layer(hidden.sum(1), self.width, dropout, key, self.depth)
         return nn.Dense(self.num_classes)(hidden)
 
 
@@ -138,6 +131,12 @@ class CNNClassifier(nn.Module):
         hidden = drop_units(maps.reshape(maps.shape[0], -1), dropout, before)
         hidden = drop_units(nn.relu(nn.Dense(_CNN_HIDDEN)(hidden)), dropout, after)
         return nn.Dense(self.num_classes)(hidden)
+
+
+def _hidden_layer(inputs, width, dropout, key, number):
+    """Units of which some are dropped; called by a compact method, whose parameters it adds to."""
+    units = nn.relu(nn.Dense(width)(inputs))
+    return drop_units(units, dropout, None if key is None else jax.random.fold_in(key, number))
 
 
 def drop_units(units: jax.Array, rate: jax.Array | float, key: chex.PRNGKey | None) -> jax.Array:
