@@ -84,6 +84,13 @@ def test_every_representation_is_measured_and_written(models, tmp_path):
     assert again["measurements"] == written["measurements"]
     with pytest.raises(SystemExit):
         representation.main([*map(str, arguments), "--only", "AIR"])
+    older = json.loads(kept)
+    del older["question"]["hyperparameters"]
+    (parts / "autoencoder.json").write_text(json.dumps(older))
+    with pytest.raises(
+        ValueError, match=r"autoencoder.json was measured with hyperparameters None"
+    ):
+        representation.run([models / "air"], [models / "draw"], str(tmp_path), plan)
 
 
 def test_codes_of_as_many_objects_as_the_models_take_steps(models, tmp_path, monkeypatch):

@@ -50,7 +50,7 @@ from air_jax import (
     representation,
     tables,
 )
-from air_jax.classification import Inputs
+from air_jax.classification import Hyperparameters, Inputs
 from air_jax.draw import DrawModel
 from air_jax.experiments import contenders, representation_report
 from air_jax.experiments.contenders import SMOKE, Contender, Plan
@@ -101,6 +101,7 @@ def run(
     names = [name for name in NAMES if name in models or name in (_AUTOENCODER, _PIXELS)]
     question = {
         "plan": {**plan._asdict(), "budget": plan.budget._asdict()},
+        "hyperparameters": Hyperparameters._fields,
         "trained_on": {name: config["data"][name] for name in _SAME_SCENES},
     }
     parts = {name: _Part(pathlib.Path(workdir), name, question, models.get(name)) for name in names}
@@ -163,10 +164,11 @@ class _Part:
             return None
         found = json.loads(self._file.read_text(encoding="utf-8"))
         for name, value in self._question.items():
-            if found["question"][name] != value:
+            before = found["question"].get(name)
+            if before != value:
                 raise ValueError(
-                    f"{self._file} was measured with {name} {found['question'][name]}, not with "
-                    f"{value}; choose another --workdir, or remove that file."
+                    f"{self._file} was measured with {name} {before}, not with {value}; choose "
+                    "another --workdir, or remove that file."
                 )
         return found
 
