@@ -133,19 +133,19 @@ def draw_trials(
     for alike in (unit_scale, ~unit_scale):
         per_object[rng.permutation(np.flatnonzero(alike))[::2]] = True
 
-    def one(rank: np.ndarray, shared: bool) -> Hyperparameters:
+    def one(rank: np.ndarray, scale: bool, shared: bool) -> Hyperparameters:
         return Hyperparameters(
             learning_rate=float(3e-4 * 10 ** rank[0]),  # to 3e-3
             weight_decay=float(10 ** (-4 + 4 * rank[1])),  # 1e-4 to 1
             dropout=float(0.5 * rank[2]),
             width=widths[int(rank[3] * len(widths))],
             depth=depths[int(rank[4] * len(depths))],
-            unit_scale=bool(rank[5] < 0.5),
+            unit_scale=bool(scale),
             variant=int(rank[6] * num_variants),
             per_object=bool(shared),
         )
 
-    return [one(*drawn) for drawn in zip(ranks, per_object, strict=True)]
+    return [one(*drawn) for drawn in zip(ranks, unit_scale, per_object, strict=True)]
 
 
 def scale_codes(inputs: Inputs, *, unit_scale: bool, num_objects: int = 1) -> Inputs:
