@@ -26,7 +26,7 @@ import numpy as np
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
 from air_jax import tables
-from air_jax.render import finite_difference, raycast
+from air_jax.render import finite_difference, raycast, surface_motion
 from air_jax.render.mujoco import MujocoRenderer, RendererError
 from air_jax.render.scene import CAMERA, CATALOGUES, Scene, View, create_scene
 from air_jax.writer import write_json
@@ -100,8 +100,13 @@ def measure_speed(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     return rows
 
 
-def _gradients(catalogue: str, true: Scene, parameter: str, rays: int, step: float) -> np.ndarray:
-    """d squared error / d parameter of every object, or of the camera, `[n * K]` or `[n]`."""
+def _gradients(
+    catalogue: str, true: Scene, parameter: str, rays: int, step: float | None
+) -> np.ndarray:
+    """d squared error / d parameter of every object, or of the camera, `[n * K]` or `[n]`.
+
+    Without a step, that of the renderer itself.
+    """
     view = View(CATALOGUES[catalogue], supersampling=rays)
     wrong, _ = _PARAMETERS[parameter]
     rng = np.random.default_rng(1)
@@ -117,9 +122,12 @@ def _gradients(catalogue: str, true: Scene, parameter: str, rays: int, step: flo
             given = params.reshape(given.shape)
         else:
             given = given.at[..., column].set(params.reshape(given.shape[:-1]))
-        return raycast.render(scene._replace(**{field: given}), view)
+        draw = raycast.render if step else surface_motion.render
+        return draw(scene._replace(**{field: given}), view)
 
-    rendered = finite_difference.central_differences(render, [step] * values.shape[1])
+    rendered = render
+    if step:
+        rendered = finite_difference.central_differences(render, [step] * values.shape[1])
     target = jax.jit(render)(values, true)
 
     def loss(params):
@@ -136,10 +144,11 @@ def measure_gradients(arguments: argparse.Namespace) -> list[dict[str, Any]]:
         for parameter, (_, small) in _PARAMETERS.items():
             reference = _gradients(catalogue, true, parameter, _REFERENCE_RAYS, small)
             is_place = parameter in ("x", "y")
-            settings = [
+            settings: list[tuple[int, float | None]] = [
                 (rays, position if is_place else math.radians(degrees))
                 for rays, position, degrees in _SETTINGS[: arguments.settings]
             ]
+            settings += [(rays, None) for rays in arguments.supersampling]
             for rays, step in dict.fromkeys(settings):
                 found = _gradients(catalogue, true, parameter, rays, step)
                 norms = np.linalg.norm(found) * np.linalg.norm(reference)
@@ -174,7 +183,10 @@ def _gradient_table(rows: Sequence[Mapping[str, Any]]) -> str:
     lines = []
     for row in rows:
         is_place = row["parameter"] in ("x", "y")
-        step = f"{row['step']:.2f}" if is_place else f"{math.degrees(row['step']):.0f}°"
+        if row["step"] is None:
+            step = "surface motion"
+        else:
+            step = f"{row['step']:.2f}" if is_place else f"{math.degrees(row['step']):.0f}°"
         cosine = "-" if row["cosine"] is None else f"{row['cosine']:.3f}"
         cells = (f"{row['supersampling'] ** 2}", step, cosine, f"{100 * row['same_sign']:.0f}")
         lines.append((row["catalogue"], row["parameter"], *cells))

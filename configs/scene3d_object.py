@@ -49,6 +49,8 @@ def get_config() -> ConfigDict:
             "likelihood_scale": 0.1,
             "position_step": 0.06,  # half a pixel
             "angle_step": 9.0,
+            # "finite_differences", the paper's, or "surface_motion", the ray caster's own.
+            "gradient": "finite_differences",
         }
     )
 

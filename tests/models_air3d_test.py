@@ -22,6 +22,7 @@ SCENE = {
     "position_scale": 0.9,
     "camera_scale": (8.0, 3.0),
     "likelihood_scale": 0.3,
+    "gradient": "finite_differences",
     "position_step": 0.12,
     "angle_step": 10.0,
 }

@@ -6,6 +6,8 @@
     AIR                  trained from images alone, as the config says
     AIR, enumerated      the same with the exact expectation over identities in place of the score
                          function
+    AIR, surface motion  with the ray caster's own gradient in place of finite differences
+    AIR, both            with both
     supervised, raw      the same layers trained on true identities and poses; the yaw is predicted
                          as a number, as the paper's network does it
     supervised, folded   likewise, but the yaw as a direction modulo the object's symmetry
@@ -53,6 +55,8 @@ _NUM_SHOWN = 9
 VARIANTS: dict[str, ablation.Changes] = {
     "AIR": {},
     "AIR, enumerated": {"estimator": "enumerate"},
+    "AIR, surface motion": {"scene.gradient": "surface_motion"},
+    "AIR, both": {"estimator": "enumerate", "scene.gradient": "surface_motion"},
 }
 SUPERVISED = {"supervised, raw": "raw", "supervised, folded": "folded"}
 SEARCH = "optimisation"

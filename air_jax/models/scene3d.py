@@ -17,12 +17,13 @@ import jax.numpy as jnp
 
 from air_jax import distributions
 from air_jax.models.modules import hashable
-from air_jax.render import finite_difference, raycast
+from air_jax.render import finite_difference, raycast, surface_motion
 from air_jax.render import scene as description
 from air_jax.render.scene import CATALOGUES, MAX_SUPERSAMPLING, View
 
 POSE_SIZE = 3  # x, y, yaw
 CAMERA_SIZE = 2  # azimuth, elevation
+GRADIENTS = ("finite_differences", "surface_motion")
 
 
 class Sampled3D(NamedTuple):
@@ -65,6 +66,8 @@ class Scene3D:
       likelihood_scale: standard deviation of p(x | z), in pixel values.
       position_step: of the finite differences, in units of length; half a pixel is about 0.06.
       angle_step: likewise, of yaw and camera, degrees.
+      gradient: "finite_differences" through a black box, as in the paper, or "surface_motion", the
+        ray caster's own (`render.surface_motion`), which needs a tenth of the renderings.
     """
 
     catalogue: str
@@ -78,6 +81,7 @@ class Scene3D:
     likelihood_scale: float
     position_step: float
     angle_step: float
+    gradient: str = "finite_differences"
 
     def __post_init__(self):
         if self.catalogue not in CATALOGUES:
@@ -92,6 +96,11 @@ class Scene3D:
                 f"scene.field_of_view is {self.field_of_view} degrees and scene.supersampling "
                 f"{self.supersampling}; the one lies between 0 and 180, the other is 1 to "
                 f"{MAX_SUPERSAMPLING}."
+            )
+        if self.gradient not in GRADIENTS:
+            raise ValueError(
+                f"scene.gradient is {self.gradient!r}; valid names are "
+                f"{', '.join(map(repr, GRADIENTS))}."
             )
         positive = ("reach", "position_scale", "likelihood_scale", "position_step", "angle_step")
         for name in positive:
@@ -169,6 +178,9 @@ class Scene3D:
         """
         batch_size, num_steps = z_what.shape
         chex.assert_shape(z_where, (batch_size, num_steps, POSE_SIZE))
+        if self.gradient == "surface_motion":
+            scene = _describe(z_what, presence, z_where, camera)
+            return surface_motion.render(scene, self.view)
         poses = z_where.reshape(batch_size, num_steps * POSE_SIZE)
         angle_step = math.radians(self.angle_step)
         steps = [self.position_step, self.position_step, angle_step] * num_steps
@@ -182,10 +194,7 @@ class Scene3D:
         self, z_what: jax.Array, presence: jax.Array, z_where: jax.Array, camera: jax.Array
     ) -> jax.Array:
         """As `render`, without a gradient that means anything."""
-        scene = description.create_scene(
-            z_what, presence, z_where[..., :2], z_where[..., 2], camera
-        )
-        return raycast.render(scene, self.view)
+        return raycast.render(_describe(z_what, presence, z_where, camera), self.view)
 
     def sample(self, key: chex.PRNGKey, counts: jax.Array, num_steps: int) -> Sampled3D:
         """Draws scenes from the model, without the likelihood's noise.
@@ -232,6 +241,11 @@ class Scene3D:
     def log_likelihood(self, images: jax.Array, canvas: jax.Array) -> jax.Array:
         """log p(x | z) = log N(x; canvas, likelihood_scale), nats, `[..., H, W, C]` to `[...]`."""
         return distributions.image_log_prob(images, canvas, scale=self.likelihood_scale)
+
+
+def _describe(z_what, presence, z_where, camera):
+    """Latents as a scene that the renderers take."""
+    return description.create_scene(z_what, presence, z_where[..., :2], z_where[..., 2], camera)
 
 
 def _turn(poses, angle):

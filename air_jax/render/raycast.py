@@ -6,6 +6,7 @@ inside its fusions, many times slower.
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -30,12 +31,14 @@ class _Primitives(NamedTuple):
       exists: 1 for those that are not padding, `[models, parts]`.
       colours: its own and the checker's other one, `[models, parts, 2, 3]`.
       rows: of the checker, `[models, parts]`.
+      turns: 1 for those that look different when they are turned, `[models, parts]`.
     """
 
     geometry: np.ndarray
     exists: np.ndarray
     colours: np.ndarray
     rows: np.ndarray
+    turns: np.ndarray
 
 
 def _geometry(part: Box | Sphere | Frustum) -> list[float]:
@@ -46,6 +49,15 @@ def _geometry(part: Box | Sphere | Frustum) -> list[float]:
     return [*part.z, *part.radius, *map(float, part.closed)]
 
 
+def _turns(part: Box | Sphere | Frustum) -> bool:
+    """Whether a turn about the object's axis is seen."""
+    if isinstance(part, Box):
+        return True
+    if isinstance(part, Sphere):
+        return any(part.centre[:2])
+    return part.checker is not None
+
+
 @functools.lru_cache
 def _tables(catalogue: Catalogue) -> dict[type, _Primitives]:
     tables = {}
@@ -54,7 +66,7 @@ def _tables(catalogue: Catalogue) -> dict[type, _Primitives]:
         width = max(map(len, of_model))
         padded = (len(catalogue), width)
         table = _Primitives(
-            *(np.zeros((*padded, *rest), np.float32) for rest in ((6,), (), (2, 3), ()))
+            *(np.zeros((*padded, *rest), np.float32) for rest in ((6,), (), (2, 3), (), ()))
         )
         for place in np.ndindex(padded):
             parts = of_model[place[0]]
@@ -63,6 +75,7 @@ def _tables(catalogue: Catalogue) -> dict[type, _Primitives]:
                 other = getattr(part, "checker", None) or part.colour
                 table.geometry[place], table.exists[place] = _geometry(part), 1.0
                 table.colours[place], table.rows[place] = (part.colour, other), 1.0
+                table.turns[place] = _turns(part)
                 if isinstance(part, Frustum):
                     table.rows[place] = part.rows
         if width:
@@ -70,10 +83,10 @@ def _tables(catalogue: Catalogue) -> dict[type, _Primitives]:
     return tables
 
 
-def _rays(camera: jax.Array, view: View) -> tuple[Any, Any]:
-    """Origin `(x, y, z)` of scalars, unit directions `(x, y, z)` of `[R]`, a pixel's in a row."""
-    azimuth, elevation, distance = camera
-    away = jnp.stack(
+def axes(camera: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """What a camera `[3]` has to its right, above it and behind it: unit vectors `[3]`."""
+    azimuth, elevation, _ = camera
+    behind = jnp.stack(
         [
             jnp.sin(azimuth) * jnp.cos(elevation),
             -jnp.cos(azimuth) * jnp.cos(elevation),
@@ -81,17 +94,26 @@ def _rays(camera: jax.Array, view: View) -> tuple[Any, Any]:
         ]
     )
     right = jnp.stack([jnp.cos(azimuth), jnp.sin(azimuth), jnp.zeros(())])
-    up = jnp.cross(away, right)
+    return right, jnp.cross(behind, right), behind
+
+
+def half_width(view: View) -> float:
+    """Half of the image's side, at a distance of 1."""
+    return float(np.tan(np.radians(view.field_of_view) / 2))
+
+
+def _rays(camera: jax.Array, view: View) -> tuple[Any, Any]:
+    """Origin `(x, y, z)` of scalars, unit directions `(x, y, z)` of `[R]`, a pixel's in a row."""
+    right, up, behind = axes(camera)
     size, samples = view.image_size, view.supersampling
-    half = np.tan(np.radians(view.field_of_view) / 2)
-    side = (2 * (np.arange(size * samples) + 0.5) / (size * samples) - 1) * half
+    side = (2 * (np.arange(size * samples) + 0.5) / (size * samples) - 1) * half_width(view)
     # Ordered by pixel, then by sample within it.
     side = side.reshape(size, samples)
     v, u = np.broadcast_arrays(-side[:, None, :, None], side[None, :, None, :])
     u, v = u.reshape(-1), v.reshape(-1)
-    directions = [right[i] * u + up[i] * v - away[i] for i in range(3)]
+    directions = [right[i] * u + up[i] * v - behind[i] for i in range(3)]
     norm = np.sqrt(u * u + v * v + 1)
-    origin = distance * away
+    origin = camera[2] * behind
     return tuple(origin), tuple(direction / norm for direction in directions)
 
 
@@ -208,12 +230,14 @@ class _Nearest(NamedTuple):
     Attributes:
       distance: to it.
       cosine: of its normal to the light, 0 in the shade.
-      colour: its place among the primitives' colours, two of each; -1 for nothing.
+      surface: its place among the primitives' colours, two of each; -1 for nothing.
+      slope: derivative of the cosine as the object turns, or None.
     """
 
     distance: jax.Array
     cosine: jax.Array
-    colour: jax.Array
+    surface: jax.Array
+    slope: jax.Array | None
 
 
 def _meet(shape, geometry, rows, pose, exists, place, rays, light, nearest):
@@ -226,23 +250,53 @@ def _meet(shape, geometry, rows, pose, exists, place, rays, light, nearest):
     # A skin is seen from both sides.
     facing = jnp.sign(-sum(n * v for n, v in zip(normal, d, strict=True)))
     squared = sum(n * n for n in normal)
-    cosine = facing * sum(n * v for n, v in zip(normal, light, strict=True))
-    cosine = jnp.maximum(cosine * jax.lax.rsqrt(jnp.maximum(squared, _TINY)), 0.0)
+    length = facing * jax.lax.rsqrt(jnp.maximum(squared, _TINY))
+    cosine = length * sum(n * v for n, v in zip(normal, light, strict=True))
+    slope = None
+    if nearest.slope is not None:
+        slope = length * (normal[0] * light[1] - normal[1] * light[0])
+        slope = jnp.where(cosine > 0, slope, 0.0)
     here = (hit.distance < nearest.distance) & (exists > 0.5)
-    met = _Nearest(hit.distance, cosine, 2 * place + jnp.where(hit.other, 1, 0))
+    surface = 2 * place + jnp.where(hit.other, 1, 0)
+    met = _Nearest(hit.distance, jnp.maximum(cosine, 0.0), surface, slope)
     return jax.tree.map(lambda new, old: jnp.where(here, new, old), met, nearest)
 
 
-def _render_one(scene: Scene, view: View) -> jax.Array:
-    """One scene, `[H, W, 3]`."""
-    rays = _rays(scene.camera, view)
+class Cast(NamedTuple):
+    """What the rays of a scene meet, `[R]` each.
+
+    Attributes:
+      points: `(x, y, z)` where, in the world.
+      distance: to an object, far where there is none but the table.
+      surface: which of `surfaces`.
+      cosine: of its normal to the light, 0 in the shade.
+      slope: derivative of the cosine as the object turns, per radian; None if not asked for.
+    """
+
+    points: tuple[jax.Array, ...]
+    distance: jax.Array
+    surface: jax.Array
+    cosine: jax.Array
+    slope: jax.Array | None
+
+
+def cast(scene: Scene, view: View, *, with_slope: bool = False) -> Cast:
+    """Follows the rays of one scene.
+
+    Args:
+      scene: without batch axes.
+      view: catalogue, sizes, supersampling.
+      with_slope: whether the slope is wanted.
+    """
+    o, d = rays = _rays(scene.camera, view)
     light = _light(scene.light)
     k = scene.identity.shape[0]
     turned = jnp.cos(scene.yaw), jnp.sin(scene.yaw), 1.0 / scene.scale
     poses = jnp.stack([scene.position[:, 0], scene.position[:, 1], *turned], axis=-1)
-    (o, d), far = rays, jnp.full_like(rays[1][0], _FAR)
-    nearest = _Nearest(far, jnp.zeros_like(far), jnp.full(far.shape, -1, jnp.int32))
-    colours, first = [], 0
+    far, nothing = jnp.full_like(d[0], _FAR), jnp.zeros_like(d[0])
+    surface = jnp.full(far.shape, -1, jnp.int32)
+    nearest = _Nearest(far, nothing, surface, nothing if with_slope else None)
+    first = 0
     for shape, table in _tables(view.catalogue).items():
         width = table.exists.shape[1]
         geometry = jnp.asarray(table.geometry)[scene.identity].reshape(k * width, 6)
@@ -250,8 +304,6 @@ def _render_one(scene: Scene, view: View) -> jax.Array:
         exists = jnp.asarray(table.exists)[scene.identity] * scene.presence[:, None]
         exists = exists.reshape(k * width)
         pose = jnp.repeat(poses, width, axis=0)
-        tinted = jnp.asarray(table.colours)[scene.identity] * scene.tint[:, None, None]
-        colours.append(tinted.reshape(2 * k * width, 3))
 
         def meet(i, nearest, shape=shape, of_each=(geometry, rows, pose, exists), first=first):
             geometry, rows, pose, exists = (leaf[i] for leaf in of_each)
@@ -261,20 +313,60 @@ def _render_one(scene: Scene, view: View) -> jax.Array:
         nearest = _once(jax.lax.fori_loop(0, k * width, meet, nearest))
         first += k * width
 
-    ambient, directional = scene.brightness
     table_t = -o[2] / jnp.minimum(d[2], -_TINY)
     on_table = (jnp.abs(o[0] + table_t * d[0]) <= view.table_half[0]) & (
         jnp.abs(o[1] + table_t * d[1]) <= view.table_half[1]
     )
     is_object = (nearest.distance < table_t) & (nearest.distance < _FAR)
-    # The colours of table and floor are the last two.
-    colour = jnp.where(is_object, nearest.colour, jnp.where(on_table, 2 * first, 2 * first + 1))
-    cosine = jnp.where(is_object, nearest.cosine, jnp.maximum(light[2], 0.0))
-    every = jnp.concatenate([*colours, scene.table])
+    distance = jnp.where(is_object, nearest.distance, table_t)
+    return Cast(
+        points=tuple(o[i] + distance * d[i] for i in range(3)),
+        distance=jnp.where(is_object, nearest.distance, _FAR),
+        surface=jnp.where(
+            is_object, nearest.surface, jnp.where(on_table, 2 * first, 2 * first + 1)
+        ),
+        cosine=jnp.where(is_object, nearest.cosine, jnp.maximum(light[2], 0.0)),
+        slope=jnp.where(is_object, nearest.slope, 0.0) if with_slope else None,
+    )
+
+
+def surfaces(scene: Scene, view: View) -> tuple[jax.Array, jax.Array]:
+    """Colours `[S, 3]` and poses `(x, y, yaw)`, `[S, 3]`, of what a scene's rays may meet.
+
+    Two surfaces for each primitive, one of each of its checker's colours; then the table and the
+    floor, whose poses are zeros. So is the yaw of what looks alike from all sides.
+    """
+    colours, poses = [], []
+    poses_of = jnp.concatenate([scene.position, scene.yaw[:, None]], axis=-1)
+    for table in _tables(view.catalogue).values():
+        tinted = jnp.asarray(table.colours)[scene.identity] * scene.tint[:, None, None]
+        colours.append(tinted.reshape(-1, 3))
+        turns = jnp.asarray(table.turns)[scene.identity]
+        moves = jnp.stack([jnp.ones_like(turns), jnp.ones_like(turns), turns], axis=-1)
+        pose = (poses_of[:, None] * moves)[:, :, None]
+        poses.append(jnp.broadcast_to(pose, tinted.shape).reshape(-1, 3))
+    poses.append(jnp.zeros_like(scene.table))
+    return jnp.concatenate([*colours, scene.table]), jnp.concatenate(poses)
+
+
+def choose(values: jax.Array, surface: jax.Array) -> jax.Array:
+    """Of values of all surfaces `[S, F]` those of the ones that rays meet, `[F, R]`."""
     # As a product of matrices: a gather would be computed again wherever it is used.
-    chosen = (jnp.arange(len(every))[:, None] == colour).astype(jnp.float32)
-    image = jnp.dot(every.T, chosen, precision=jax.lax.Precision.HIGHEST)
-    image = jnp.minimum(image * (ambient + directional * cosine), 1.0)
+    chosen = (jnp.arange(len(values))[:, None] == surface).astype(jnp.float32)
+    return jnp.dot(values.T, chosen, precision=jax.lax.Precision.HIGHEST)
+
+
+def shade(colours: jax.Array, cosine: jax.Array, brightness: jax.Array) -> jax.Array:
+    """Colours `[3, R]` in the light."""
+    ambient, directional = brightness
+    return jnp.minimum(colours * (ambient + directional * cosine), 1.0)
+
+
+def _render_one(scene: Scene, view: View) -> jax.Array:
+    """One scene, `[H, W, 3]`."""
+    met = cast(scene, view)
+    colours, _ = surfaces(scene, view)
+    image = shade(choose(colours, met.surface), met.cosine, scene.brightness)
     size, samples = view.image_size, view.supersampling
     return image.reshape(3, size, size, samples**2).mean(-1).transpose(1, 2, 0)
 
@@ -303,8 +395,15 @@ def render(scene: Scene, view: View, *, at_once: int | None = None) -> jax.Array
     Returns:
       float32 `[..., H, W, 3]` in [0, 1].
     """
+    return batched(_render_one, scene, view, at_once)
+
+
+def batched(
+    one: Callable[..., jax.Array], scene: Scene, view: View, at_once: int | None
+) -> jax.Array:
+    """Draws scenes by what draws a single one; see `render`."""
     batch = scene.identity.shape[:-1]
-    one = functools.partial(_render_one, view=view)
+    one = functools.partial(one, view=view)
     if not batch:
         return one(scene)
     flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[len(batch) :]), scene)
