@@ -16,7 +16,7 @@ LAYERS = (
     {"markup", "report_style"},
     {"control_variates", "render.finite_difference", "render.scene"},
     {"render.raycast", "render.surfaces"},
-    {"render.mujoco_worker"},
+    {"render.mujoco_worker", "render.surface_motion"},
     {"render.mujoco"},
     {"charts", "collapse", "models.modules", "reliability", "scan_policy"},
     {"models.autoencoder", "models.classifier", "models.draw", "models.scene2d", "models.trace"},
