@@ -1,13 +1,14 @@
-"""The renderers: scenes a second, and how well finite differences know the way.
+"""The renderers: scenes a second, and how well their gradients know the way.
 
     python benchmarks/render.py --out results/render.json
     python benchmarks/render.py --renderers raycast --out results/render.json
 
 Scenes are random ones, a batch in one call: of one solid, and of three pieces of crockery by a
-camera that is not the usual one. Of the gradient there is, for every parameter, the cosine between
-that by steps and rays as training takes them and a reference, over scenes in which the parameter
-is as wrong as a half-trained network has it. The reference is by small steps in images of 64 rays
-a pixel: derivatives through a ray caster itself know nothing of edges, which are where it lies.
+camera that is not the usual one. Gradients are those of finite differences and of
+`render.surface_motion`: how long a batch of training takes with respect to all poses and the
+camera, and, for every parameter, the cosine between that by steps and rays as training takes them
+and a reference, over scenes in which the parameter is as wrong as a half-trained network has it.
+The reference is by small steps in images of 64 rays a pixel.
 """
 
 import argparse
@@ -26,6 +27,7 @@ import numpy as np
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
 from air_jax import tables
+from air_jax.models.scene3d import GRADIENTS, create_scene3d
 from air_jax.render import finite_difference, raycast, surface_motion
 from air_jax.render.mujoco import MujocoRenderer, RendererError
 from air_jax.render.scene import CAMERA, CATALOGUES, Scene, View, create_scene
@@ -44,7 +46,20 @@ _PARAMETERS = {
 _REFERENCE_RAYS = 8
 # Rays along a pixel's side, step of positions, step of angles in degrees.
 _SETTINGS = ((1, 0.06, 3.0), (1, 0.06, 9.0), (1, 0.12, 9.0), (2, 0.06, 3.0), (2, 0.06, 9.0))
-_SMOKE = {"num_scenes": 4, "seconds": 0.05, "supersampling": [1], "workers": 1, "settings": 1}
+# Of the model by whose gradients the time is measured.
+_SCENE = {
+    **{"field_of_view": 34.0, "supersampling": 1, "reach": 1.5, "position_scale": 0.9},
+    **{"camera_scale": (14.4, 4.6), "likelihood_scale": 0.1},
+    **{"position_step": 0.06, "angle_step": 9.0},
+}
+_SMOKE = {
+    "num_scenes": 4,
+    "batch_size": 2,
+    "seconds": 0.05,
+    "supersampling": [1],
+    "workers": 1,
+    "settings": 1,
+}
 
 
 def random_scenes(catalogue: str, num_scenes: int, seed: int = 0) -> Scene:
@@ -125,7 +140,7 @@ def _gradients(
         draw = raycast.render if step else surface_motion.render
         return draw(scene._replace(**{field: given}), view)
 
-    rendered = render
+    rendered: Callable[[jax.Array, Any], jax.Array] = render
     if step:
         rendered = finite_difference.central_differences(render, [step] * values.shape[1])
     target = jax.jit(render)(values, true)
@@ -134,6 +149,28 @@ def _gradients(
         return jnp.square(rendered(params, true) - target).sum()
 
     return np.asarray(jax.jit(jax.grad(loss))(start)).ravel()
+
+
+def measure_gradient_speed(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """A row for each catalogue and kind of gradient, by all poses and the camera; seconds."""
+    rows = []
+    for catalogue in CATALOGUES:
+        scene = random_scenes(catalogue, arguments.batch_size)
+        section = dict(_SCENE, catalogue=catalogue)
+        for gradient in GRADIENTS:
+            model = create_scene3d({**section, "gradient": gradient}, image_size=32, channels=3)
+
+            def loss(poses, camera, model=model, scene=scene):
+                return model.render(scene.identity, scene.presence, poses, camera).sum()
+
+            poses = jnp.concatenate([scene.position, scene.yaw[..., None]], axis=-1)
+            backwards = jax.jit(jax.grad(loss, argnums=(0, 1)))
+            given = poses, scene.camera[:, :2]
+            measure.duration(lambda: backwards(*given))  # noqa: B023
+            taken = measure.durations(lambda: backwards(*given), seconds=arguments.seconds)  # noqa: B023
+            row = {"catalogue": catalogue, "gradient": gradient}
+            rows.append({**row, "batch_size": arguments.batch_size, "seconds": taken._asdict()})
+    return rows
 
 
 def measure_gradients(arguments: argparse.Namespace) -> list[dict[str, Any]]:
@@ -178,6 +215,18 @@ def _speed_table(rows: Sequence[Mapping[str, Any]]) -> str:
     return tables.markdown(header, lines)
 
 
+def _gradient_speed_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    header = ("catalogue", "gradient", "images", "ms [quartiles]")
+    lines = []
+    for row in rows:
+        taken = measure.Spread(**row["seconds"])
+        times = (1e3 * taken.median, 1e3 * taken.low, 1e3 * taken.high)
+        milliseconds = measure.Spread(*times, taken.repeats)
+        name = row["gradient"].replace("_", " ")
+        lines.append((row["catalogue"], name, f"{row['batch_size']}", f"{milliseconds:.3g}"))
+    return tables.markdown(header, lines)
+
+
 def _gradient_table(rows: Sequence[Mapping[str, Any]]) -> str:
     header = ("catalogue", "parameter", "rays a pixel", "step", "cosine", "same sign (%)")
     lines = []
@@ -198,6 +247,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--renderers", nargs="+", default=["raycast", "mujoco"])
     parser.add_argument("--supersampling", nargs="+", type=int, default=[1, 2])
     parser.add_argument("--num-scenes", type=int, default=1216, help="of a call")
+    parser.add_argument("--batch-size", type=int, default=64, help="of a gradient that is timed")
     parser.add_argument("--workers", type=int, default=2, help="processes of MuJoCo")
     parser.add_argument("--seconds", type=float, default=3.0, help="of measuring a case")
     parser.add_argument("--settings", type=int, default=len(_SETTINGS), help=argparse.SUPPRESS)
@@ -216,11 +266,19 @@ def benchmark(argv: Sequence[str] | None = None) -> None:
     """The command."""
     arguments = _parse(argv)
     machine, speed = measure.machine(), measure_speed(arguments)
-    gradients = measure_gradients(arguments)
+    gradient_speed, gradients = measure_gradient_speed(arguments), measure_gradients(arguments)
     if arguments.out:
-        written = {"machine": machine, "speed": speed, "gradients": gradients}
+        written = {
+            **{"machine": machine, "speed": speed},
+            **{"gradient_speed": gradient_speed, "gradients": gradients},
+        }
         write_json(arguments.out, written)
-    print(_speed_table(speed), _gradient_table(gradients), sep="\n", end="")
+    shown = (
+        _speed_table(speed),
+        _gradient_speed_table(gradient_speed),
+        _gradient_table(gradients),
+    )
+    print(*shown, sep="\n", end="")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import pytest
 
 from air_jax.models import air3d
 from air_jax.models.air3d import create_air3d
-from air_jax.models.scene3d import Scene3D
+from air_jax.models.scene3d import GRADIENTS, Scene3D, create_scene3d
 from air_jax.models.trace import Trace
 
 SCENE = {
@@ -22,9 +22,9 @@ SCENE = {
     "position_scale": 0.9,
     "camera_scale": (8.0, 3.0),
     "likelihood_scale": 0.3,
-    "gradient": "finite_differences",
     "position_step": 0.12,
     "angle_step": 10.0,
+    "gradient": "finite_differences",
 }
 INFERENCE = {
     "variant": "air",
@@ -299,17 +299,18 @@ def test_identities_have_their_frequencies():
     np.testing.assert_allclose(np.bincount(chosen) / 20_000, [0.2, 0.5, 0.3], atol=0.015)
 
 
-def test_poses_and_camera_learn_through_the_renderer():
-    air = create()
+@pytest.mark.parametrize("gradient", GRADIENTS)
+def test_poses_and_camera_learn_through_the_renderer(gradient):
+    air = create(gradient=gradient)
     params, noise = init(air), noise_of(air, 32)
 
     def likelihood(params):
         return air.apply({"params": params}, images(32), noise).log_p_x.sum()
 
-    gradient = jax.jit(jax.grad(likelihood))(params)
+    of_params = jax.jit(jax.grad(likelihood))(params)
     norms = {
         name: float(jnp.linalg.norm(leaf["Dense_1"]["kernel"]))
-        for name, leaf in gradient.items()
+        for name, leaf in of_params.items()
         if name.startswith("predict")
     }
     assert norms["predict_where"] > 0 and norms["predict_camera"] > 0
@@ -317,9 +318,33 @@ def test_poses_and_camera_learn_through_the_renderer():
     assert norms["predict_what"] == 0 and norms["predict_pres"] == 0
 
 
+def test_both_gradients_of_a_scene_agree():
+    """On the way from wrong poses and cameras to the right ones."""
+
+    def gradients(gradient):
+        scene = create_scene3d({**TABLE, "gradient": gradient}, image_size=32, channels=3)
+        drawn = scene.sample(jax.random.key(0), jnp.full((32,), 2), 2)
+        off = jax.random.split(jax.random.key(1))
+        z_where = drawn.z_where + 0.2 * jax.random.normal(off[0], drawn.z_where.shape)
+        camera = drawn.camera + 0.1 * jax.random.normal(off[1], drawn.camera.shape)
+
+        def error(z_where, camera):
+            canvas = scene.render(drawn.z_what, jnp.ones((32, 2)), z_where, camera)
+            return jnp.square(canvas - drawn.images).sum()
+
+        return jax.jit(jax.grad(error, argnums=(0, 1)))(z_where, camera)
+
+    for one, other in zip(*map(gradients, GRADIENTS), strict=True):
+        for index in range(one.shape[-1]):
+            a, b = one[..., index].ravel(), other[..., index].ravel()
+            cosine = float(a @ b / jnp.linalg.norm(a) / jnp.linalg.norm(b))
+            assert cosine > (0.3 if index == 2 else 0.9), (index, cosine)
+
+
 def test_what_cannot_be_is_refused():
     for changes, message in (
         ({"catalogue": "cars"}, "valid names are 'solids', 'crockery'"),
+        ({"gradient": "autodiff"}, "valid names are 'finite_differences', 'surface_motion'"),
         ({"reach": 0.0}, "reach is 0.0"),
         ({"camera_scale": (8.0, 0.0)}, "both must be positive, or both 0"),
     ):

@@ -97,7 +97,7 @@ def test_half_a_pixel_gives_the_direction_of_the_renderer_s_gradient():
     assert np.median(cosines) > 0.95
 
 
-def test_automatic_differentiation_sees_no_edge_move():
+def test_automatic_differentiation_of_the_plain_ray_caster_sees_no_edge_move():
     """Of a cube, whose faces have one shade each, it has nothing to say about the place."""
     view = View(SOLIDS, image_size=16, supersampling=4)
 

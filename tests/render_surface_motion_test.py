@@ -69,7 +69,9 @@ def test_images_are_the_ray_caster_s(catalogue, supersampling):
     rng = np.random.default_rng(0)
     identities = rng.integers(len(view.catalogue), size=(6, 3))
     presence = rng.integers(2, size=(6, 3))
-    scene = create_scene(identities, presence, rng.uniform(-1, 1, (6, 3, 2)), rng.normal(size=(6, 3)))
+    scene = create_scene(
+        identities, presence, rng.uniform(-1, 1, (6, 3, 2)), rng.normal(size=(6, 3))
+    )
     np.testing.assert_allclose(
         surface_motion.render(scene, view), raycast.render(scene, view), atol=1e-6
     )

@@ -326,7 +326,7 @@ def cast(scene: Scene, view: View, *, with_slope: bool = False) -> Cast:
             is_object, nearest.surface, jnp.where(on_table, 2 * first, 2 * first + 1)
         ),
         cosine=jnp.where(is_object, nearest.cosine, jnp.maximum(light[2], 0.0)),
-        slope=jnp.where(is_object, nearest.slope, 0.0) if with_slope else None,
+        slope=None if nearest.slope is None else jnp.where(is_object, nearest.slope, 0.0),
     )
 
 

@@ -36,6 +36,7 @@ def render(scene: Scene, view: View, *, at_once: int | None = None) -> jax.Array
 def _render_one(scene: Scene, view: View) -> jax.Array:
     fixed = jax.lax.stop_gradient(scene)
     met = raycast.cast(fixed, view, with_slope=True)
+    assert met.slope is not None
     colours, poses = raycast.surfaces(scene, view)
     of_rays = raycast.choose(jnp.concatenate([colours, poses], axis=-1), met.surface)
     colours, poses = of_rays[:3], of_rays[3:]
