@@ -43,7 +43,7 @@ def search(
 ) -> list[Found]:
     """Descends from random poses of every identity, with Adam, through the renderer.
 
-    The gradients are the scene model's finite differences, the same that AIR learns by, and places
+    The gradients are the scene model's (`scene.gradient`), the same that AIR learns by, and places
     are `reach * tanh(u)` here too, so that no object can leave the image. The rate falls along a
     cosine to zero at `num_iterations`: fewer of them would be another schedule, not an earlier
     entry of this one.

@@ -33,6 +33,7 @@ from air_jax.render.mujoco import MujocoRenderer, RendererError
 from air_jax.render.scene import CAMERA, CATALOGUES, Scene, View, create_scene
 from air_jax.writer import write_json
 from benchmarks import measure
+from configs import scene3d_table
 
 _OBJECTS = {"solids": 1, "crockery": 3}
 # Of each parameter: how wrong it is, and the reference's step.
@@ -46,12 +47,6 @@ _PARAMETERS = {
 _REFERENCE_RAYS = 8
 # Rays along a pixel's side, step of positions, step of angles in degrees.
 _SETTINGS = ((1, 0.06, 3.0), (1, 0.06, 9.0), (1, 0.12, 9.0), (2, 0.06, 3.0), (2, 0.06, 9.0))
-# Of the model by whose gradients the time is measured.
-_SCENE = {
-    **{"field_of_view": 34.0, "supersampling": 1, "reach": 1.5, "position_scale": 0.9},
-    **{"camera_scale": (14.4, 4.6), "likelihood_scale": 0.1},
-    **{"position_step": 0.06, "angle_step": 9.0},
-}
 _SMOKE = {
     "num_scenes": 4,
     "batch_size": 2,
@@ -137,11 +132,11 @@ def _gradients(
             given = params.reshape(given.shape)
         else:
             given = given.at[..., column].set(params.reshape(given.shape[:-1]))
-        draw = raycast.render if step else surface_motion.render
+        draw = surface_motion.render if step is None else raycast.render
         return draw(scene._replace(**{field: given}), view)
 
     rendered: Callable[[jax.Array, Any], jax.Array] = render
-    if step:
+    if step is not None:
         rendered = finite_difference.central_differences(render, [step] * values.shape[1])
     target = jax.jit(render)(values, true)
 
@@ -156,7 +151,7 @@ def measure_gradient_speed(arguments: argparse.Namespace) -> list[dict[str, Any]
     rows = []
     for catalogue in CATALOGUES:
         scene = random_scenes(catalogue, arguments.batch_size)
-        section = dict(_SCENE, catalogue=catalogue)
+        section = scene3d_table.get_config().scene.to_dict() | {"catalogue": catalogue}
         for gradient in GRADIENTS:
             model = create_scene3d({**section, "gradient": gradient}, image_size=32, channels=3)
 

@@ -20,12 +20,12 @@ def get_config() -> ConfigDict:
     # Deviations of a uniform law over that range. To the farthest camera a corner of the square in
     # which objects stand is 1.46 to a side.
     config.scene.update(catalogue="crockery", camera_scale=(14.4, 4.6), reach=1.5)
-    # Twice as fast as finite differences of eleven parameters, and nearer to the true gradient.
+    # Of eleven parameters several times faster than finite differences (benchmarks/render.py).
     config.scene.gradient = "surface_motion"
     config.inference.update(variant="dair", num_steps=3, fixed_count=False)
     # A price of 7 nats; an object that is missing costs tens to hundreds.
     config.prior.update(start=1e-3, end=1e-3, steps=0)
-    # Poses are known after 1,000 steps (WORKSPACE.md).
+    # By finite differences poses are known after 1,000 steps (WORKSPACE.md).
     config.exploration.update(hold=1_000, steps=3_000)
     config.train.num_steps = 12_000
     return config.lock()

@@ -26,7 +26,29 @@ class Bug(NamedTuple):
     caught_by: tuple[str, ...]
 
 
+MOTION = "tests/render_surface_motion_test.py::test"
 BUGS = (
+    Bug(
+        "edges that move with what lies behind",
+        "air_jax/render/surface_motion.py",
+        "jnp.where(near < far, of_one, of_other)",
+        "jnp.where(near > far, of_one, of_other)",
+        (f"{MOTION}_an_edge_before_another_object_moves_with_the_nearer_one",),
+    ),
+    Bug(
+        "light that does not change as an object turns",
+        "air_jax/render/surface_motion.py",
+        "met.cosine + met.turning * moved[2]",
+        "met.cosine",
+        (f"{MOTION}_the_light_on_a_face_changes_as_it_turns",),
+    ),
+    Bug(
+        "edges of which one side alone changes",
+        "air_jax/render/surface_motion.py",
+        "padded(0, 1) + padded(1, 0)",
+        "2 * padded(0, 1)",
+        (f"{MOTION}_an_edge_changes_both_pixels_at_its_sides_alike",),
+    ),
     Bug(
         "sign of the KL of z_what (nvil)",
         "air_jax/estimators.py",

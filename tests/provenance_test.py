@@ -19,6 +19,15 @@ def test_a_run_from_before_there_was_streaming_was_resident(tmp_path):
         provenance.check_config(tmp_path, streamed, ())
 
 
+def test_a_run_from_before_there_were_two_gradients_had_finite_differences(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"scene": {"reach": 1.4}}))
+    differences = {"scene": {"reach": 1.4, "gradient": "finite_differences"}}
+    provenance.check_config(tmp_path, differences, ())
+    with pytest.raises(ValueError, match=r"scene.gradient: 'finite_differences' there"):
+        motion = {"scene": {"reach": 1.4, "gradient": "surface_motion"}}
+        provenance.check_config(tmp_path, motion, ())
+
+
 def test_the_last_start_tells_how_many_devices_there_were(tmp_path):
     assert provenance.last_num_devices(tmp_path) is None
     starts = [{"devices": ["cpu"] * 4, "num_devices": 8}, {"devices": ["cpu"] * 2}]

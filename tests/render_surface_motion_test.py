@@ -131,22 +131,97 @@ def test_an_edge_before_another_object_moves_with_the_nearer_one():
 def test_what_is_hidden_or_absent_has_no_gradient():
     view = View(SOLIDS, image_size=16)
 
+    @jax.jit
     def total(places, presence):
-        scene = create_scene(jnp.array([0, 1]), presence, places, jnp.zeros(2))
+        scene = create_scene(jnp.array([1, 0]), presence, places, jnp.zeros(2))
+        scene = scene._replace(scale=jnp.array([1.0, 0.3]))
         return (surface_motion.render(scene, view) ** 2).sum()
 
-    places = jnp.array([[0.3, 0.2], [-0.6, 0.1]])
-    gradient = jax.grad(total)(places, jnp.array([1.0, 0.0]))
-    np.testing.assert_array_equal(gradient[1], 0)
-    assert np.abs(gradient[0]).max() > 0.1
+    # A sphere; beside it a small cube that is not there, or within it one that is.
+    for places, there in (([[0.3, 0.2], [-0.6, 0.1]], 0.0), ([[0.3, 0.2], [0.3, 0.2]], 1.0)):
+        gradient = jax.grad(total)(jnp.array(places), jnp.array([1.0, there]))
+        np.testing.assert_array_equal(gradient[1], 0)
+        assert np.abs(gradient[0]).max() > 0.1
 
 
-def test_gradients_stay_finite_where_rays_pass_over_the_horizon():
+def test_cameras_that_look_over_the_horizon_or_lie_on_the_table():
     view = View(CROCKERY, image_size=16)
-    params = np.array([[0.3, -0.2, 0.5, 0.0, 0.05], [0.0, 0.0, 0.0, 2.0, 1.5]], np.float32)
+    elevations = np.array([0.05, 1.5, 0.0, 1e-9, -0.3], np.float32)
+    params = np.array([[0.3, -0.2, 0.5, 0.4, 0.0]] * len(elevations), np.float32)
+    params[:, 4] = elevations
+    identities = jnp.arange(len(params)) % 4
 
-    def total(params):
-        return (surface_motion.render(scenes_of(params, jnp.array([2, 3])), view) ** 2).sum()
+    def squares(params):
+        images = surface_motion.render(scenes_of(params, identities), view)
+        return (images**2).sum(), images
 
-    gradient = np.asarray(jax.grad(total)(params))
-    assert np.isfinite(gradient).all() and np.abs(gradient).max() < 1e4
+    gradient, images = jax.jit(jax.grad(squares, has_aux=True))(params)
+    expected = raycast.render(scenes_of(params, identities), view)
+    np.testing.assert_allclose(images, expected, atol=1e-6)
+    assert np.isfinite(gradient).all() and np.abs(gradient).max() < 1e5
+
+
+def test_the_light_on_a_face_changes_as_it_turns():
+    """Within the faces of a cube, where no edge is, exactly as by small steps."""
+    view = View(SOLIDS, supersampling=1)
+
+    def drawn(yaw, draw):
+        one = jnp.ones((1,))
+        return draw(create_scene(jnp.zeros(1), one, jnp.zeros((1, 2)), yaw * one), view)
+
+    image, derivative = (
+        np.asarray(part)
+        for part in jax.jvp(lambda yaw: drawn(yaw, surface_motion.render), (0.4,), (1.0,))
+    )
+    by_steps = (drawn(0.401, raycast.render) - drawn(0.399, raycast.render)) / 0.002
+    inner = image[1:-1, 1:-1]
+    alike = [np.roll(image, shift, axis)[1:-1, 1:-1] for axis in (0, 1) for shift in (1, -1)]
+    is_within = np.all([np.abs(inner - other).max(-1) < 1e-6 for other in alike], axis=0)
+    is_within &= np.abs(derivative[1:-1, 1:-1]).max(-1) > 0.01
+    assert is_within.sum() > 20
+    found, expected = (part[1:-1, 1:-1][is_within] for part in (derivative, np.asarray(by_steps)))
+    np.testing.assert_allclose(found, expected, rtol=2e-2, atol=2e-3)
+
+
+def test_an_edge_changes_both_pixels_at_its_sides_alike():
+    one, ahead = jnp.zeros((3, 2, 8)), jnp.array([0.0, 0, 0, 0, 1, 1, 1, 1])
+    image, distance = one + ahead, 5 + jnp.zeros((2, 8))
+
+    def moved(by):
+        return surface_motion._change(image, by + jnp.zeros((2, 8)), distance, axis=2)
+
+    change, derivative = jax.jvp(moved, (0.0,), (1.0,))
+    np.testing.assert_array_equal(change, 0)
+    np.testing.assert_allclose(derivative[0, 0], [0, 0, 0, -0.5, -0.5, 0, 0, 0])
+
+
+def test_gradients_do_not_depend_on_how_scenes_are_batched():
+    view, identities = View(CROCKERY, image_size=16), jnp.arange(6) % 4
+    params = random_params(6)
+
+    def error(params, identities, at_once=None):
+        images = surface_motion.render(scenes_of(params, identities), view, at_once=at_once)
+        return jnp.square(images - 0.3).sum()
+
+    whole = jax.grad(error)(params, identities)
+    in_parts = jax.grad(functools.partial(error, at_once=4))(params, identities)
+    np.testing.assert_allclose(in_parts, whole, rtol=1e-4, atol=1e-4)
+    by_two = params.reshape(3, 2, 5), identities.reshape(3, 2)
+    mapped = jax.vmap(jax.grad(error))(*by_two).reshape(6, 5)
+    np.testing.assert_allclose(mapped, whole, rtol=1e-4, atol=1e-4)
+
+
+def test_colours_and_light_have_the_ray_caster_s_gradient():
+    view = View(SOLIDS, image_size=16)
+    scene = scenes_of(random_params(3), jnp.arange(3))
+
+    def error(leaves, draw):
+        tint, table, brightness = leaves
+        changed = scene._replace(tint=tint, table=table, brightness=brightness)
+        return jnp.square(draw(changed, view)).sum()
+
+    leaves = scene.tint, scene.table, scene.brightness
+    own, expected = (jax.grad(error)(leaves, module.render) for module in (surface_motion, raycast))
+    for one, other in zip(own, expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-3)
+        assert np.abs(other).max() > 1

@@ -7,12 +7,11 @@
     AIR, enumerated      the same with the exact expectation over identities in place of the score
                          function
     AIR, surface motion  with the ray caster's own gradient in place of finite differences
-    AIR, both            with both
     supervised, raw      the same layers trained on true identities and poses; the yaw is predicted
                          as a number, as the paper's network does it
     supervised, folded   likewise, but the yaw as a direction modulo the object's symmetry
     optimisation         no learning: for every image, descent of the likelihood from random poses
-                         of every identity, through the same renderer
+                         of every identity, through the same renderer, by the config's gradient
     the true scene       nothing is inferred: the error that is left since the renderer of the model
                          takes fewer rays than that of the data
 
@@ -56,7 +55,6 @@ VARIANTS: dict[str, ablation.Changes] = {
     "AIR": {},
     "AIR, enumerated": {"estimator": "enumerate"},
     "AIR, surface motion": {"scene.gradient": "surface_motion"},
-    "AIR, both": {"estimator": "enumerate", "scene.gradient": "surface_motion"},
 }
 SUPERVISED = {"supervised, raw": "raw", "supervised, folded": "folded"}
 SEARCH = "optimisation"
@@ -205,7 +203,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     effort = Effort()
     parser = argparse.ArgumentParser(
         prog="python -m air_jax.experiments.scenes3d",
-        description="Finds identity and pose of a solid in four ways.",
+        description="Finds identity and pose of a solid, learned, told and searched.",
     )
     runs.add_options(parser, seeds="100:103")
     parser.add_argument(

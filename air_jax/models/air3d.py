@@ -48,8 +48,8 @@ class AIR3D(nn.Module):
 
     AIR, `h_i = R(x, z_{i-1}, h_{i-1})`, sees the image less the empty table at every step. DAIR,
     `h_i = R(x - x_i, h_{i-1})`, sees the image less a rendering of the objects found before. Unlike
-    in 2-D no gradient flows through what is fed back: it would be as many renderings again for
-    every step.
+    in 2-D no gradient flows through what is fed back: by finite differences it would be as many
+    renderings again for every step.
 
     Early in training counts and identities are explored, see `inverse_graphics.create_exploration`.
     Then every step renders the scene with one more object of every identity, K renderings, and what

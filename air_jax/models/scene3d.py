@@ -65,9 +65,9 @@ class Scene3D:
         `render.scene.CAMERA`, degrees; zeros where the camera is known.
       likelihood_scale: standard deviation of p(x | z), in pixel values.
       position_step: of the finite differences, in units of length; half a pixel is about 0.06.
-      angle_step: likewise, of yaw and camera, degrees.
+      angle_step: likewise, of yaw and camera, degrees; both are not used otherwise.
       gradient: "finite_differences" through a black box, as in the paper, or "surface_motion", the
-        ray caster's own (`render.surface_motion`), which needs a tenth of the renderings.
+        ray caster's own (`render.surface_motion`), which takes no further images.
     """
 
     catalogue: str
@@ -81,7 +81,7 @@ class Scene3D:
     likelihood_scale: float
     position_step: float
     angle_step: float
-    gradient: str = "finite_differences"
+    gradient: str = "finite_differences"  # models that were exported before it have none
 
     def __post_init__(self):
         if self.catalogue not in CATALOGUES:

@@ -231,13 +231,13 @@ class _Nearest(NamedTuple):
       distance: to it.
       cosine: of its normal to the light, 0 in the shade.
       surface: its place among the primitives' colours, two of each; -1 for nothing.
-      slope: derivative of the cosine as the object turns, or None.
+      turning: derivative of the cosine as the object turns, or None.
     """
 
     distance: jax.Array
     cosine: jax.Array
     surface: jax.Array
-    slope: jax.Array | None
+    turning: jax.Array | None
 
 
 def _meet(shape, geometry, rows, pose, exists, place, rays, light, nearest):
@@ -252,13 +252,13 @@ def _meet(shape, geometry, rows, pose, exists, place, rays, light, nearest):
     squared = sum(n * n for n in normal)
     length = facing * jax.lax.rsqrt(jnp.maximum(squared, _TINY))
     cosine = length * sum(n * v for n, v in zip(normal, light, strict=True))
-    slope = None
-    if nearest.slope is not None:
-        slope = length * (normal[0] * light[1] - normal[1] * light[0])
-        slope = jnp.where(cosine > 0, slope, 0.0)
+    turning = None
+    if nearest.turning is not None:
+        turning = length * (normal[0] * light[1] - normal[1] * light[0])
+        turning = jnp.where(cosine > 0, turning, 0.0)
     here = (hit.distance < nearest.distance) & (exists > 0.5)
     surface = 2 * place + jnp.where(hit.other, 1, 0)
-    met = _Nearest(hit.distance, jnp.maximum(cosine, 0.0), surface, slope)
+    met = _Nearest(hit.distance, jnp.maximum(cosine, 0.0), surface, turning)
     return jax.tree.map(lambda new, old: jnp.where(here, new, old), met, nearest)
 
 
@@ -267,26 +267,26 @@ class Cast(NamedTuple):
 
     Attributes:
       points: `(x, y, z)` where, in the world.
-      distance: to an object, far where there is none but the table.
-      surface: which of `surfaces`.
+      distance: to an object; 1e6 where there is none but the table.
+      surface: which of those that `looks` lists.
       cosine: of its normal to the light, 0 in the shade.
-      slope: derivative of the cosine as the object turns, per radian; None if not asked for.
+      turning: derivative of the cosine as the object turns, per radian; None if not asked for.
     """
 
     points: tuple[jax.Array, ...]
     distance: jax.Array
     surface: jax.Array
     cosine: jax.Array
-    slope: jax.Array | None
+    turning: jax.Array | None
 
 
-def cast(scene: Scene, view: View, *, with_slope: bool = False) -> Cast:
-    """Follows the rays of one scene.
+def cast(scene: Scene, view: View, *, with_turning: bool = False) -> Cast:
+    """Follows the rays of one scene, a pixel's in a row.
 
     Args:
       scene: without batch axes.
       view: catalogue, sizes, supersampling.
-      with_slope: whether the slope is wanted.
+      with_turning: whether that is wanted.
     """
     o, d = rays = _rays(scene.camera, view)
     light = _light(scene.light)
@@ -295,7 +295,7 @@ def cast(scene: Scene, view: View, *, with_slope: bool = False) -> Cast:
     poses = jnp.stack([scene.position[:, 0], scene.position[:, 1], *turned], axis=-1)
     far, nothing = jnp.full_like(d[0], _FAR), jnp.zeros_like(d[0])
     surface = jnp.full(far.shape, -1, jnp.int32)
-    nearest = _Nearest(far, nothing, surface, nothing if with_slope else None)
+    nearest = _Nearest(far, nothing, surface, nothing if with_turning else None)
     first = 0
     for shape, table in _tables(view.catalogue).items():
         width = table.exists.shape[1]
@@ -326,11 +326,11 @@ def cast(scene: Scene, view: View, *, with_slope: bool = False) -> Cast:
             is_object, nearest.surface, jnp.where(on_table, 2 * first, 2 * first + 1)
         ),
         cosine=jnp.where(is_object, nearest.cosine, jnp.maximum(light[2], 0.0)),
-        slope=None if nearest.slope is None else jnp.where(is_object, nearest.slope, 0.0),
+        turning=None if nearest.turning is None else jnp.where(is_object, nearest.turning, 0.0),
     )
 
 
-def surfaces(scene: Scene, view: View) -> tuple[jax.Array, jax.Array]:
+def looks(scene: Scene, view: View) -> tuple[jax.Array, jax.Array]:
     """Colours `[S, 3]` and poses `(x, y, yaw)`, `[S, 3]`, of what a scene's rays may meet.
 
     Two surfaces for each primitive, one of each of its checker's colours; then the table and the
@@ -365,7 +365,7 @@ def shade(colours: jax.Array, cosine: jax.Array, brightness: jax.Array) -> jax.A
 def _render_one(scene: Scene, view: View) -> jax.Array:
     """One scene, `[H, W, 3]`."""
     met = cast(scene, view)
-    colours, _ = surfaces(scene, view)
+    colours, _ = looks(scene, view)
     image = shade(choose(colours, met.surface), met.cosine, scene.brightness)
     size, samples = view.image_size, view.supersampling
     return image.reshape(3, size, size, samples**2).mean(-1).transpose(1, 2, 0)

@@ -7,8 +7,8 @@ the light does as it turns, and moves across the image as its pose and the camer
 changes by minus its slope times that motion. At an edge it is the nearer surface that moves. So one
 casting of rays and one pass backward give all derivatives, instead of two more images for each.
 
-Approximate: the image's slope is a difference between neighbouring rays, and where two objects
-cross the edge counts as the nearer one's.
+Approximate: the image's slope is a difference between neighbouring rays, at the border only half of
+one, and where two objects cross the edge counts as the nearer one's.
 """
 
 import jax
@@ -17,13 +17,16 @@ import jax.numpy as jnp
 from air_jax.render import raycast
 from air_jax.render.scene import Scene, View
 
+_NEAR = 1e-3  # in units of length
+
 
 def render(scene: Scene, view: View, *, at_once: int | None = None) -> jax.Array:
     """Draws scenes as `raycast.render`, with a gradient that knows of edges.
 
     Args:
       scene: leaves with the same batch axes, any number of them. Position, yaw, and the camera's
-        azimuth and elevation have a gradient, colours and brightness the usual one.
+        azimuth and elevation have a gradient, tint, table and brightness the usual one, scale,
+        light and presence none.
       view: catalogue, sizes, supersampling.
       at_once: see `raycast.render`.
 
@@ -35,14 +38,14 @@ def render(scene: Scene, view: View, *, at_once: int | None = None) -> jax.Array
 
 def _render_one(scene: Scene, view: View) -> jax.Array:
     fixed = jax.lax.stop_gradient(scene)
-    met = raycast.cast(fixed, view, with_slope=True)
-    assert met.slope is not None
-    colours, poses = raycast.surfaces(scene, view)
+    met = raycast.cast(fixed, view, with_turning=True)
+    assert met.turning is not None
+    colours, poses = raycast.looks(scene, view)
     of_rays = raycast.choose(jnp.concatenate([colours, poses], axis=-1), met.surface)
     colours, poses = of_rays[:3], of_rays[3:]
     place = jax.lax.stop_gradient(poses)
     moved = poses - place  # zeros, with a gradient
-    image = raycast.shade(colours, met.cosine + met.slope * moved[2], scene.brightness)
+    image = raycast.shade(colours, met.cosine + met.turning * moved[2], scene.brightness)
 
     x, y, z = met.points
     points = jnp.stack(
@@ -62,11 +65,17 @@ def _render_one(scene: Scene, view: View) -> jax.Array:
 
 
 def _project(points: jax.Array, camera: jax.Array, view: View) -> jax.Array:
-    """Where points `[3, R]` are in the image: to the right and down, in rays, `[2, R]`."""
-    right, up, behind = raycast.axes(camera)
-    points = points - (camera[2] * behind)[:, None]
-    seen = jnp.stack([right, -up]) @ points / -(behind @ points)
-    return seen * (view.image_size * view.supersampling / 2 / raycast.half_width(view))
+    """Where points `[3, R]` are in the image: to the right and down, in rays, `[2, R]`.
+
+    Zeros for those at the camera itself: of a camera on the table, the table's.
+    """
+    axes = jnp.stack(raycast.axes(camera))
+    points = points - (camera[2] * axes[2])[:, None]
+    right, up, behind = jnp.dot(axes, points, precision=jax.lax.Precision.HIGHEST)
+    is_before = -behind > _NEAR
+    seen = jnp.stack([right, -up]) / jnp.where(is_before, -behind, 1.0)
+    in_rays = view.image_size * view.supersampling / 2 / raycast.half_width(view)
+    return jnp.where(is_before, seen, 0.0) * in_rays
 
 
 def _raster(rays: jax.Array, view: View) -> jax.Array:
