@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from air_jax.render import raycast
+from air_jax.render import primitives, raycast
 from air_jax.render import scene as description
 from air_jax.render.scene import CROCKERY, SOLIDS, Box, Frustum, Sphere, View
 
@@ -42,9 +42,9 @@ def test_hits_are_where_marching_along_the_ray_finds_the_solid(name):
     t = np.arange(0, 8, step)
     inside = is_inside(part, origin[:, None] + t[:, None] * direction[:, None])
     marched = np.where(inside.any(-1), t[inside.argmax(-1)], np.inf)
-    geometry = jnp.array(raycast._geometry(part))
+    geometry = jnp.array(primitives._geometry(part))
     rays = tuple(jnp.array(origin.T)), tuple(jnp.array(direction.T))
-    hit = raycast._HIT[type(part)](geometry, 1.0, *rays)
+    hit = primitives.HIT[type(part)](geometry, 1.0, *rays)
     is_hit = np.asarray(hit.distance) < 1e5
     grazed = np.isfinite(marched) != is_hit
     assert grazed.mean() < 0.02 and is_hit.mean() > 0.2  # marching may miss a corner
@@ -84,6 +84,19 @@ def test_flat_faces_have_lambert_s_colour():
     assert (np.abs(image - front).max(-1) < 1e-5).sum() > 20
     table = np.array(description.TABLE[0]) * (top / red)
     np.testing.assert_allclose(image[-1, 16], table, atol=1e-5)
+
+
+def test_beside_the_table_and_above_the_horizon_is_the_floor():
+    view = View(SOLIDS, image_size=33, supersampling=1)
+    flat = description.create_scene([0], [0.0], [[0.0, 0.0]], [0.0])
+    flat = flat._replace(camera=flat.camera.at[1].set(0.1))
+    image = np.asarray(raycast.render(flat, view))
+    ambient, directional = description.BRIGHTNESS
+    lit = ambient + directional * math.sin(description.LIGHT[1])
+    table, floor = np.array(description.TABLE) * lit
+    np.testing.assert_allclose(image[0], np.broadcast_to(floor, (33, 3)), atol=1e-6)
+    np.testing.assert_allclose(image[17, 16], table, atol=1e-6)
+    np.testing.assert_allclose(image[-1, 16], floor, atol=1e-6)
 
 
 def test_turning_camera_light_and_objects_alike_changes_nothing():
@@ -139,8 +152,8 @@ def test_absent_objects_are_not_seen_and_nearer_ones_hide_others():
 
 
 def test_checker_fields_alternate_around_and_upwards():
-    hit = raycast._hit_frustum
-    geometry = jnp.array(raycast._geometry(SOLIDS[2].parts[0]))
+    hit = primitives.HIT[Frustum]
+    geometry = jnp.array(primitives._geometry(SOLIDS[2].parts[0]))
     y = jnp.array([0.1, 0.1, -0.1, -0.1])
     height = jnp.array([0.2, 0.8, 0.2, 0.8])
     origin = (jnp.full(4, 3.0), y, height)

@@ -57,11 +57,13 @@ def _render_one(scene: Scene, view: View) -> jax.Array:
     )
     motion = _project(points, scene.camera, view)
     motion -= jax.lax.stop_gradient(motion)
-    image, motion, distance = (_raster(part, view) for part in (image, motion, met.distance[None]))
+    side = view.image_size * view.supersampling
+    image, motion, distance = (
+        part.reshape(-1, side, side) for part in (image, motion, met.distance)
+    )
     for axis, across in ((2, motion[0]), (1, motion[1])):
         image += _change(image, across, distance[0], axis)
-    size, samples = view.image_size, view.supersampling
-    return image.reshape(3, size, samples, size, samples).mean((2, 4)).transpose(1, 2, 0)
+    return raycast.pixels(image, view)
 
 
 def _project(points: jax.Array, camera: jax.Array, view: View) -> jax.Array:
@@ -76,13 +78,6 @@ def _project(points: jax.Array, camera: jax.Array, view: View) -> jax.Array:
     seen = jnp.stack([right, -up]) / jnp.where(is_before, -behind, 1.0)
     in_rays = view.image_size * view.supersampling / 2 / raycast.half_width(view)
     return jnp.where(is_before, seen, 0.0) * in_rays
-
-
-def _raster(rays: jax.Array, view: View) -> jax.Array:
-    """Rays as they are cast, `[F, R]`, as an image, `[F, H * samples, W * samples]`."""
-    size, samples = view.image_size, view.supersampling
-    rays = rays.reshape(-1, size, size, samples, samples).transpose(0, 1, 3, 2, 4)
-    return rays.reshape(-1, size * samples, size * samples)
 
 
 def _change(image: jax.Array, motion: jax.Array, distance: jax.Array, axis: int) -> jax.Array:
