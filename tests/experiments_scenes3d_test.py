@@ -19,6 +19,7 @@ def test_every_method_is_measured_and_written(tmp_path):
     for row in written["measurements"]:
         assert 0 <= row["identity_accuracy"] <= 1 and row["reconstruction_error"] > 0
         assert row["method"] == methods[-1] or row["seconds_per_image"] > 0
+        assert ("steps_to_identities" in row) == (row["method"] == "AIR")
     curve = written["search"]["curve"]
     assert [point["iterations"] for point in curve] == [2, 4]
     lines = list(csv.DictReader((tmp_path / "scenes3d.csv").read_text().splitlines()))
@@ -52,8 +53,12 @@ def test_the_table_has_means_and_deviations():
         {**row, "seed": seed, "identity_accuracy": value, "reconstruction_error": 4.0}
         for seed, value in enumerate((0.98, 1.0))
     ]
+    rows[1]["steps_to_identities"] = 400
     summary = scenes3d_report.summarise(rows)
     assert summary["AIR"]["identity_accuracy"] == tables.spread([0.98, 1.0])
     assert summary["AIR"]["cylinder_rotation"] is None
     text = scenes3d_report.table({"summary": summary})
-    assert "| AIR | 2 | 99.00 ± 1.41 | - | 2.0 ± 0.0 | 90.0 ± 0.0 | - | 4.00 ± 0.00 |" in text
+    assert (
+        "| AIR | 2 | 400 (1 of 2) | 99.00 ± 1.41 | - | 2.0 ± 0.0 | 90.0 ± 0.0 | - | 4.00 ± 0.00 |"
+        in text
+    )

@@ -94,6 +94,12 @@ def test_time_is_to_the_first_of_two_validations_in_a_row(accuracies, step):
     assert found == (None if step is None else {"step": step, "seconds": step / 10})
 
 
+def test_the_time_is_that_of_the_accuracy_that_is_asked_for():
+    validation = [{**entry, "identity_accuracy": 0.9} for entry in entries(0.5, 0.5, 0.99)]
+    assert reliability.time_to(validation, 0.9, of="identity_accuracy")["step"] == 100
+    assert reliability.time_to(validation, 0.9) is None
+
+
 def test_an_entry_without_accuracy_counts_as_below():
     validation = [*entries(0.99), {"step": 150, "seconds": 15.0}, *entries(0.99, 0.99)[1:]]
     assert reliability.time_to(validation, 0.98) is None
