@@ -107,6 +107,36 @@ def test_the_command_says_which_object_stands_where(trained, tmp_path):
     assert pictures[2:] == [None] * 5 and (tmp_path / pictures[0]).stat().st_size > 1000
 
 
+def test_the_likeliest_of_an_object_s_turns_is_kept(trained):
+    folder, _ = trained
+    model = load(folder)
+    scenes = create_tabletop(**tiny_config()["data"]).test
+    given = model.infer(scenes.images)
+    found = model.infer(scenes.images, num_turns=8)
+    np.testing.assert_array_equal(found.identities, given.identities)
+    np.testing.assert_array_equal(found.poses[..., :2], given.poses[..., :2])
+    eighths = (found.poses[..., 2] - given.poses[..., 2]) / (np.pi / 4)
+    np.testing.assert_allclose(eighths, eighths.round(), atol=1e-4)
+    images = scenes.images / np.float32(255)
+
+    def errors(turn):
+        poses = given.poses.copy()
+        poses[..., 2] += turn * np.pi / 4
+        drawn = contenders3d.as_objects(
+            model.air.scene, identities=given.identities, poses=poses
+        ).reconstructions
+        return np.square(images - drawn).sum((1, 2, 3))
+
+    every = np.stack([errors(turn) for turn in range(8)])
+    found_errors = np.square(images - found.reconstructions).sum((1, 2, 3))
+    np.testing.assert_allclose(found_errors, every.min(0), rtol=1e-4)
+    assert (every.min(0) < every[0] - 1e-3).any()  # there was something to turn
+    _, _, poses = model.detect(scenes.images, num_turns=8)
+    np.testing.assert_allclose(np.cos(poses), np.cos(found.poses), atol=1e-5)
+    with pytest.raises(ValueError, match="num_turns is 0"):
+        model.infer(scenes.images, num_turns=0)
+
+
 def test_enumeration_is_for_one_object():
     config = tiny_config(estimator="enumerate", inference__num_steps=2)
     names = ("estimator", "scene", "inference", "baseline", "prior", "exploration", "optimizer")
@@ -115,9 +145,10 @@ def test_enumeration_is_for_one_object():
         inverse_graphics.create_training(**options, num_train_steps=4, image_size=8, channels=3)
 
 
-def test_enumeration_is_what_the_score_function_is_on_average():
+@pytest.mark.parametrize("num_modes", [1, 2])
+def test_enumeration_is_what_the_score_function_is_on_average(num_modes):
     """Of one image: the mean gradient over many noises, within its standard errors."""
-    config = tiny_config()
+    config = tiny_config(inference__num_modes=num_modes)
     air = create_air3d(
         scene=config["scene"], inference=config["inference"], image_size=8, channels=3
     )
