@@ -174,7 +174,7 @@ def enumerate_identities(traces: Trace, prior: UnaryCode) -> jax.Array:
     """The exact expectation over the identity of a scene's only object.
 
     `-sum_k q(k) (log p(x, k | z_k) - KLs - log q(k))`, z_k the pose sampled for the identity k. Of
-    more objects there would be K^N paths. Where poses have modes, k is an identity with a mode.
+    more objects there would be K^N paths.
 
     Args:
       traces: a pass for every identity, each forced, leaves `[K, B, ...]`, N = 1 and z_pres = 1.

@@ -16,7 +16,8 @@ are `[x_min, y_min, x_max, y_max]` in pixels of the image as given, pixel k span
 image that cannot be used has `name` and `error` instead. A number that is not finite is null.
 
 Of a model of 3-D scenes a line holds what `infer3d.describe` says in place of probabilities, boxes
-and windows, and a picture shows the image beside the scene that was found.
+and windows, and a picture shows the image beside the scene that was found. `--turns 24` tells
+better where handles point (see `inverse_graphics.Model3D.infer`).
 """
 
 import argparse
@@ -106,6 +107,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     path: dict[str, Any] = {"required": True, "type": _path}
     array = "an .npy or .npz (key image, optionally count) [n, H, W], uint8 or float in [0, 1]"
     holds = f"folder for {OBJECTS_FILE} and {PICTURES_DIR}/; files of the same name are replaced"
+    turns = "of 3-D scenes: render N turns of each object and keep the likeliest (1)"
     pictures = f"annotate the first N images, or all ({DEFAULT_PICTURES})"
     add = parser.add_argument
     add("--checkpoint", **path, metavar="DIR", help="workdir of a run, or its folder model")
@@ -113,6 +115,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--output", **path, metavar="DIR", help=holds)
     add("--invert", action="store_true", help="objects are dark on light")
     add("--batch-size", type=_positive, default=256, metavar="N", help="images at a time (256)")
+    add("--turns", type=_positive, default=1, metavar="N", help=turns)
     add("--pictures", type=_number, default=DEFAULT_PICTURES, metavar="N", help=pictures)
     return parser.parse_args(argv)
 
@@ -143,12 +146,14 @@ def _run(options: argparse.Namespace) -> int:
     output = options.output
     _check_output(output, options.input)
     model = kinds.load_objects(options.checkpoint)
+    if options.turns > 1 and not isinstance(model, Model3D):
+        raise ValueError("--turns is for models of 3-D scenes, whose objects can be turned")
     inputs = _read(options.input, model.air.scene.channels)
 
     pictures = _Pictures(output / PICTURES_DIR, options.pictures)
     true_counts, inferred, num_resized, failed = [], [], 0, []
     with replacing(output / OBJECTS_FILE) as file:
-        lines = _infer(model, inputs, options.invert, options.batch_size, pictures)
+        lines = _infer(model, inputs, options, pictures)
         for image, line in _with_progress(zip(inputs, lines, strict=True), len(inputs)):
             file.write((json.dumps(line, allow_nan=False) + "\n").encode())
             if "error" in line:
@@ -204,18 +209,17 @@ def _place(name: str) -> tuple[int, str]:
 def _infer(
     model: Model | Model3D,
     inputs: Sequence[_Image],
-    invert: bool,
-    batch_size: int,
+    options: argparse.Namespace,
     pictures: "_Pictures",
 ) -> Iterator[dict[str, Any]]:
     """Yields the line of each image, as JSON-able dict."""
     for start in range(0, len(inputs), _CHUNK):
         chunk = inputs[start : start + _CHUNK]
-        prepared = [_prepare(image, model, invert) for image in chunk]
+        prepared = [_prepare(image, model, options.invert) for image in chunk]
         usable = [image for image in prepared if isinstance(image, images.Prepared)]
         # Of the start alone, so that the ELBO's sample does not depend on the batch size.
         key = jax.random.fold_in(jax.random.key(0), start)
-        found = iter(_find(model, usable, key, batch_size) if usable else ())
+        found = iter(_find(model, usable, key, options) if usable else ())
         for image, ready in zip(chunk, prepared, strict=True):
             if image.pixels is None or isinstance(ready, str):
                 yield {"name": image.name, "error": ready}
@@ -259,11 +263,15 @@ def _prepare(image: _Image, model: Model | Model3D, invert: bool) -> images.Prep
 
 
 def _find(
-    model: Model | Model3D, prepared: Sequence[images.Prepared], key: jax.Array, batch_size: int
+    model: Model | Model3D,
+    prepared: Sequence[images.Prepared],
+    key: jax.Array,
+    options: argparse.Namespace,
 ) -> list[Any]:
     """What the model finds, image by image, each leaf with its first axis of length 1."""
     stacked = np.concatenate([image.images for image in prepared])
-    objects = model.infer(stacked, key=key, batch_size=batch_size)
+    turns = {"num_turns": options.turns} if isinstance(model, Model3D) else {}
+    objects = model.infer(stacked, key=key, batch_size=options.batch_size, **turns)
     rows = [operator.itemgetter(slice(i, i + 1)) for i in range(len(prepared))]
     return [jax.tree.map(row, objects) for row in rows]
 

@@ -25,8 +25,8 @@ from air_jax.train import TrainState
 class Objects3D(NamedTuple):
     """The scenes of n images: an `Inference`. NumPy arrays.
 
-    Identities are the likeliest ones, poses and camera at their posterior means (the likeliest mode
-    of a pose, where it has more than one), but for yaws that were compared. N steps; what lies
+    Identities are the likeliest ones, poses and camera at their posterior means, but for yaws that
+    were compared. N steps; what lies
     beyond an image's count is what the model would have drawn next.
 
     Attributes:
@@ -180,14 +180,14 @@ def create_exploration(*, start: float, hold: int, steps: int) -> Callable[[jax.
 
 
 def _create_enumeration(air: AIR3D, prior):
-    """The loss of the exact expectation over the choices, as `estimators.create_surrogate`."""
+    """The loss of the exact expectation over the identity, as `estimators.create_surrogate`."""
 
     def surrogate(params, statistics, step, images, noise):
-        def forced(choice):
-            choices = jnp.full((len(images), 1), choice)
-            return _apply(air, params["model"], images, noise, choices=choices)
+        def forced(identity):
+            z_what = jnp.full((len(images), 1), identity)
+            return _apply(air, params["model"], images, noise, z_what=z_what)
 
-        traces = jax.vmap(forced)(jnp.arange(air.num_choices))
+        traces = jax.vmap(forced)(jnp.arange(air.scene.num_identities))
         p_pres = prior(step)
         value = estimators.enumerate_identities(traces, p_pres)
         # What the terms are worth under q, as those of a sample are on average.

@@ -26,7 +26,7 @@ _ADDED = {
     **{"inference.patch_size": 0, "inference.patch_features": 32},
     **{"inference.evidence": 0, "inference.variant": "air", "exploration.hold": 0},
     **{"data.perturbation": 0.0, "data.resident": True},
-    **{"scene.gradient": "finite_differences", "inference.num_modes": 1},
+    **{"scene.gradient": "finite_differences"},
 }
 
 

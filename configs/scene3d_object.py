@@ -67,7 +67,6 @@ def get_config() -> ConfigDict:
             "patch_features": 32,
             "presence_logit": 0.0,
             "yaw_scale": 0.4,
-            "num_modes": 1,
         }
     )
 

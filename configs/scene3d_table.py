@@ -22,8 +22,7 @@ def get_config() -> ConfigDict:
     config.scene.update(catalogue="crockery", camera_scale=(14.4, 4.6), reach=1.5)
     # Of eleven parameters several times faster than finite differences (benchmarks/render.py).
     config.scene.gradient = "surface_motion"
-    # With a single mode of poses an object is put between two of its kind (WORKSPACE.md).
-    config.inference.update(variant="dair", num_steps=3, fixed_count=False, num_modes=2)
+    config.inference.update(variant="dair", num_steps=3, fixed_count=False)
     # A price of 7 nats; an object that is missing costs tens to hundreds.
     config.prior.update(start=1e-3, end=1e-3, steps=0)
     # By finite differences poses are known after 1,000 steps (WORKSPACE.md).

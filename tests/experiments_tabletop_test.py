@@ -18,8 +18,8 @@ def test_every_method_is_measured_and_written(tmp_path):
     config = "--config=configs/scene3d_table.py"
     tabletop.main([config, "--smoke", "--only", "each once", f"--workdir={tmp_path}"])
     written = json.loads((tmp_path / "tabletop.json").read_text())
-    methods = ["DAIR", "supervised, arbitrary", "supervised, sorted", "supervised, slots"]
-    methods.append("the true scene")
+    methods = ["DAIR", "DAIR, turned", "supervised, arbitrary", "supervised, sorted"]
+    methods += ["supervised, slots", "the true scene"]
     assert {name: list(of_set) for name, of_set in written["summary"].items()} == {
         "each once": methods
     }
@@ -40,6 +40,13 @@ def test_every_method_is_measured_and_written(tmp_path):
     for name in ("bars", "each_once_scenes", "each_once_from_above", "each_once_policy"):
         assert (tmp_path / f"{name}.png").stat().st_size > 1000, name
     assert str(tmp_path) not in json.dumps(written["config"])
+
+
+def test_with_repetition_there_are_more_scenes_to_train_with():
+    config = scene3d_table.get_config().to_dict()
+    once, repeated = (tabletop._with_scenes(config, it)["data"] for it in (False, True))
+    assert once == config["data"]
+    assert repeated == {**once, "repetition": True, "num_train": 5 * once["num_train"]}
 
 
 def test_counts_have_to_be_unknown(tmp_path):

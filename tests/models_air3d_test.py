@@ -37,7 +37,6 @@ INFERENCE = {
     "patch_features": 3,
     "presence_logit": 0.5,
     "yaw_scale": 0.4,
-    "num_modes": 1,
 }
 
 
@@ -58,8 +57,8 @@ def init(air):
 
 
 @functools.partial(jax.jit, static_argnames=("air", "mode"))
-def apply(air, params, images, noise, choices=None, mode=False):
-    return air.apply({"params": params}, images, noise, choices=choices, mode=mode)
+def apply(air, params, images, noise, z_what=None, mode=False):
+    return air.apply({"params": params}, images, noise, z_what=z_what, mode=mode)
 
 
 def images(batch_size):
@@ -111,7 +110,7 @@ def test_identities_can_be_forced_chosen_and_explored():
     air = create(fixed_count=True, camera_scale=(0.0, 0.0))
     params, batch, noise = init(air), images(512), noise_of(air, 512)
     forced = jnp.tile(jnp.array([[2, 0]]), (512, 1))
-    trace = apply(air, params, batch, noise, choices=forced)
+    trace = apply(air, params, batch, noise, z_what=forced)
     np.testing.assert_array_equal(trace.z_what, forced)
     np.testing.assert_array_equal(trace.z_pres, 1)  # the count is known
     assert trace.kl_scene is None and trace.z_scene.shape == (512, 0)
@@ -123,36 +122,6 @@ def test_identities_can_be_forced_chosen_and_explored():
     half = apply(air, params, batch, noise._replace(exploration=jnp.full((512,), 0.5)))
     mixed = 0.5 * np.exp(apply(air, params, batch, noise).what_log_probs[:, 0]) + 0.5 / 3
     np.testing.assert_allclose(np.exp(half.what_log_probs[:, 0]), mixed, rtol=1e-4)
-
-
-def test_a_pose_has_modes():
-    air = create(num_modes=2)
-    params, batch, noise = init(air), images(64), noise_of(air, 64)
-    sampled = apply(air, params, batch, noise)
-    assert set(np.unique(sampled.z_what)) == {0, 1, 2}
-    chex.assert_shape(sampled.what_log_probs, (64, 2, 3))
-    np.testing.assert_allclose(np.exp(sampled.what_log_probs).sum(-1), 1.0, rtol=1e-5)
-    np.testing.assert_allclose(sampled.log_p_what, -np.log(6), rtol=1e-6)
-    # The law of the first step, by each of its six choices.
-    of_choice = [apply(air, params, batch, noise, jnp.full((64, 2), c)) for c in range(6)]
-    for identity, (one, other) in enumerate(zip(of_choice[:3], of_choice[3:], strict=True)):
-        np.testing.assert_array_equal(one.z_what, identity)
-        np.testing.assert_array_equal(other.z_what, identity)
-        assert np.abs(one.z_where[:, 0] - other.z_where[:, 0]).min() > 1e-4
-    log_q = np.stack([trace.log_q_what[:, 0] for trace in of_choice])
-    of_identity = np.logaddexp(log_q[:3], log_q[3:]).T
-    np.testing.assert_allclose(of_identity, sampled.what_log_probs[:, 0], rtol=1e-4, atol=1e-5)
-    likeliest = apply(air, params, batch, noise, mode=True)
-    np.testing.assert_array_equal(likeliest.z_what[:, 0], log_q.argmax(0) % 3)
-    np.testing.assert_allclose(likeliest.log_q_what[:, 0], log_q.max(0), rtol=1e-5)
-    # And by how often it takes them, with the same camera.
-    noise = noise_of(air, 4096)
-    noise = noise._replace(camera=jnp.zeros_like(noise.camera))
-    many = apply(air, params, jnp.tile(batch[:1], (4096, 1, 1, 1)), noise)
-    taken = np.asarray(many.log_q_what[:, 0]).round(4)
-    values, counts = np.unique(taken, return_counts=True)
-    assert len(values) == 6
-    np.testing.assert_allclose(counts / 4096, np.exp(values), atol=0.03)
 
 
 @functools.cache

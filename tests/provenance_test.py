@@ -28,13 +28,6 @@ def test_a_run_from_before_there_were_two_gradients_had_finite_differences(tmp_p
         provenance.check_config(tmp_path, motion, ())
 
 
-def test_a_run_from_before_poses_had_modes_has_one(tmp_path):
-    (tmp_path / "config.json").write_text(json.dumps({"inference": {"yaw_scale": 0.4}}))
-    provenance.check_config(tmp_path, {"inference": {"yaw_scale": 0.4, "num_modes": 1}}, ())
-    with pytest.raises(ValueError, match="inference.num_modes: 1 there"):
-        provenance.check_config(tmp_path, {"inference": {"yaw_scale": 0.4, "num_modes": 2}}, ())
-
-
 def test_the_last_start_tells_how_many_devices_there_were(tmp_path):
     assert provenance.last_num_devices(tmp_path) is None
     starts = [{"devices": ["cpu"] * 4, "num_devices": 8}, {"devices": ["cpu"] * 2}]

@@ -26,7 +26,7 @@ class Noise3D(NamedTuple):
 
     Attributes:
       pres: uniform in [0, 1), `[B, N]`.
-      what: likewise, of the identities and modes.
+      what: likewise, of the identities.
       where: standard normal, `[B, N, 3]`.
       camera: standard normal, `[B, 2]`.
       exploration: share of the exploring law in that of z_pres and z_what, in [0, 1], `[B]`.
@@ -43,12 +43,8 @@ class AIR3D(nn.Module):
     """AIR and DAIR whose decoder is a renderer.
 
     Each step decides whether there is one more object, then which one it is, then where it is:
-    q(z_pres_i | h_i) q(z_what_i | h_i) q(z_where_i | z_what_i, h_i). The last has M modes: of two
-    pieces that look alike, one of which has to be the first, a single mode lies between them. A
-    choice is an identity with a mode; a priori the M of an identity are as likely as each other,
-    so that a bound in which only one is ever right has lost log M nats an object. The camera comes
-    first, from the image alone. There is no attention window; the paper's text has none for 3-D
-    scenes either.
+    q(z_pres_i | h_i) q(z_what_i | h_i) q(z_where_i | z_what_i, h_i). The camera comes first, from
+    the image alone. There is no attention window; the paper's text has none for 3-D scenes either.
 
     AIR, `h_i = R(x, z_{i-1}, h_{i-1})`, sees the image less the empty table at every step. DAIR,
     `h_i = R(x - x_i, h_{i-1})`, sees the image less a rendering of the objects found before. Unlike
@@ -56,8 +52,8 @@ class AIR3D(nn.Module):
     renderings again for every step.
 
     Early in training counts and identities are explored, see `inverse_graphics.create_exploration`.
-    Then every step renders the scene with one more object for each of the K M choices, and what it
-    decides depends on the poses that all of them would have.
+    Then every step renders the scene with one more object of every identity, K renderings, and what
+    it decides depends on the poses that all of them would have.
 
     Attributes:
       scene: the scene model.
@@ -71,7 +67,6 @@ class AIR3D(nn.Module):
       presence_logit: initial log-odds of one more object.
       yaw_scale: initial standard deviation of q(yaw), radians.
       variant: "air" or "dair".
-      num_modes: M.
     """
 
     scene: Scene3D
@@ -85,7 +80,6 @@ class AIR3D(nn.Module):
     presence_logit: float
     yaw_scale: float
     variant: str = "air"
-    num_modes: int = 1  # models that were exported before it have none
 
     def setup(self):
         if self.variant not in VARIANTS:
@@ -99,7 +93,6 @@ class AIR3D(nn.Module):
             predictor_hidden=self.predictor_hidden,
             patch_features=self.patch_features,
             yaw_scale=self.yaw_scale,
-            num_modes=self.num_modes,
         )
         if self.patch_size < 0:
             raise ValueError(
@@ -111,16 +104,11 @@ class AIR3D(nn.Module):
         )
         self.cell = modules.LSTMCell(self.hidden_size)
         self.predict_pres = modules.MLP(self.predictor_hidden, 1, bias=self.presence_logit)
-        self.predict_what = modules.MLP(self.predictor_hidden, self.num_choices)
+        self.predict_what = modules.MLP(self.predictor_hidden, self.scene.num_identities)
         # Means of x and y, direction of the yaw; then their deviations.
         self.predict_where = modules.MLP(self.predictor_hidden, 7)
         if not self.scene.camera_is_known:
             self.predict_camera = modules.MLP(self.predictor_hidden, 2 * CAMERA_SIZE)
-
-    @property
-    def num_choices(self) -> int:
-        """K M. A choice is the identity's number plus K times the mode's."""
-        return self.scene.num_identities * self.num_modes
 
     def __call__(
         self,
@@ -128,7 +116,7 @@ class AIR3D(nn.Module):
         noise: Noise3D,
         *,
         every_count: bool = False,
-        choices: jax.Array | None = None,
+        z_what: jax.Array | None = None,
         mode: bool = False,
     ) -> Trace:
         """Infers the scenes of a batch of images.
@@ -137,12 +125,11 @@ class AIR3D(nn.Module):
           images: float32 `[B, H, W, 3]` in [0, 1].
           noise: see `sample_noise` and `mean_noise`.
           every_count: not to be had: each further n would be another rendering.
-          choices: what to take instead of sampling it, int32 `[B, N]`.
-          mode: whether to take the likeliest choices instead of sampling them.
+          z_what: identities to take instead of sampling them, int32 `[B, N]`.
+          mode: whether to take the likeliest identities instead of sampling them.
 
         Returns:
-          The trace, of the sampled n. Its log q and log p of z_what are those of the choices.
-          Glimpses and windows are there only in name.
+          The trace, of the sampled n. Glimpses and windows are there only in name.
         """
         if every_count:
             raise ValueError("a renderer's scenes are rendered at the sampled count alone.")
@@ -155,7 +142,7 @@ class AIR3D(nn.Module):
         carry = self.cell.initial_carry(batch_size)
 
         found: list[tuple[jax.Array, jax.Array, jax.Array]] = []
-        latents = [jnp.zeros((batch_size, self.num_choices)), jnp.zeros((batch_size, 4))]
+        latents = [jnp.zeros((batch_size, self.scene.num_identities)), jnp.zeros((batch_size, 4))]
         z_pres, steps = jnp.ones((batch_size,)), []
         for i in range(self.num_steps):
             so_far = self._draw(found, camera)
@@ -165,7 +152,7 @@ class AIR3D(nn.Module):
                 projected, latents = self.projection(error), []
             carry = self.cell(carry, projected, [*latents, camera])
             hidden = carry[1]
-            # q(z_where_i | z_what_i, h_i), of every choice.
+            # q(z_where_i | z_what_i, h_i), of every z_what_i.
             seen, of_where = self._where(hidden, noise.where[:, i])
             # q(z_pres_i | h_i) and q(z_what_i | h_i)
             decisions = self._decisions(hidden)
@@ -177,26 +164,25 @@ class AIR3D(nn.Module):
                 guidance = decisions.cross_entropy(gain - of_where["kl_where"])
                 guidance *= noise.exploration * z_pres
                 decisions = decisions.explore(noise.exploration, gain > 0)
-            if choices is not None:
-                choice = choices[:, i]
+            if z_what is not None:
+                what = z_what[:, i]
             elif mode:
-                choice = decisions.log_probs.argmax(-1).astype(jnp.int32)
+                what = decisions.log_probs.argmax(-1).astype(jnp.int32)
             else:
-                choice = _choose(decisions.log_probs, noise.what[:, i])
-            of_choice = functools.partial(_of, choice=choice)
-            seen, of_where = jax.tree.map(of_choice, (seen, of_where))
-            what = choice % self.scene.num_identities
+                what = _choose(decisions.log_probs, noise.what[:, i])
+            of_identity = functools.partial(_of, identity=what)
+            seen, of_where = jax.tree.map(of_identity, (seen, of_where))
             z_pres = z_pres * (noise.pres[:, i] < nn.sigmoid(decisions.presence_logit))
             where = self.scene.to_world(seen, camera)
             found.append((what, z_pres, where))
-            latents = [jax.nn.one_hot(choice, self.num_choices), _features(seen)]
+            latents = [jax.nn.one_hot(what, self.scene.num_identities), _features(seen)]
             steps.append(
                 {
                     "z_pres": z_pres,
                     "presence_logit": decisions.presence_logit,
                     "z_what": what,
-                    "log_q_what": of_choice(decisions.log_probs),
-                    "what_log_probs": self._of_identities(decisions.log_probs),
+                    "log_q_what": of_identity(decisions.log_probs),
+                    "what_log_probs": decisions.log_probs,
                     "z_where": where,
                     "errors": error,
                     "log_p_x_before": log_p_x_before,
@@ -210,7 +196,7 @@ class AIR3D(nn.Module):
         shape = (batch_size, self.num_steps)
         nothing = jnp.zeros((*shape, 0, 0, 0))
         return Trace(
-            log_p_what=jnp.full(shape, -jnp.log(float(self.num_choices))),
+            log_p_what=jnp.full(shape, -jnp.log(float(self.scene.num_identities))),
             kl_what=jnp.zeros(shape),
             log_ratio_what=jnp.zeros(shape),
             log_p_x=self.scene.log_likelihood(images, canvas)[:, None],
@@ -257,7 +243,7 @@ class AIR3D(nn.Module):
         return _Decisions(logit, nn.log_softmax(self.predict_what(hidden)))
 
     def _gain(self, images, log_p_x_before, found, z_pres, seen, camera, noise):
-        """What one more object adds to log p(x), by choice, no gradient, `[B, K M]`.
+        """What one more object of each identity adds to log p(x), no gradient, `[B, K]`.
 
         Zeros where nothing is explored. That saves the renderings but under vmap, over seeds or
         samples, where JAX computes both branches.
@@ -270,8 +256,7 @@ class AIR3D(nn.Module):
         def rendered():
             cameras = each(camera)
             where = self.scene.to_world(seen.reshape(size * num, POSE_SIZE), cameras)
-            identity = jnp.arange(num) % self.scene.num_identities
-            one_more = (jnp.tile(identity, size), each(z_pres), where)
+            one_more = (jnp.tile(jnp.arange(num), size), each(z_pres), where)
             canvas = self._draw([*(tuple(map(each, one)) for one in found), one_more], cameras)
             log_p_x = self.scene.log_likelihood(each(images), canvas).reshape(size, num)
             return log_p_x - log_p_x_before[:, None]
@@ -280,14 +265,14 @@ class AIR3D(nn.Module):
         return jax.lax.stop_gradient(gain)
 
     def _where(self, hidden, noise):
-        """x, y and yaw as the camera sees them and what they cost, by choice: `[B, K M]`."""
-        num = self.num_choices
-        choice = jnp.broadcast_to(jnp.eye(num), (len(hidden), num, num))
+        """x, y and yaw as the camera sees them and what they cost, of every identity: `[B, K]`."""
+        num = self.scene.num_identities
+        identity = jnp.broadcast_to(jnp.eye(num), (len(hidden), num, num))
         hidden, noise = (
             jnp.broadcast_to(part[:, None], (len(part), num, part.shape[-1]))
             for part in (hidden, noise)
         )
-        net = self.predict_where(jnp.concatenate([hidden, choice], axis=-1))
+        net = self.predict_where(jnp.concatenate([hidden, identity], axis=-1))
         prior = self.scene.prior_position()
         q_place = distrax.MultivariateNormalDiag(
             prior.loc + net[..., :2], prior.scale_diag * (nn.softplus(net[..., 2:4]) + 1e-4)
@@ -306,11 +291,6 @@ class AIR3D(nn.Module):
             "kl_where": q_place.kl_divergence(prior) + q_yaw.kl_from_uniform(),
             "log_ratio_where": log_p - log_q,
         }
-
-    def _of_identities(self, log_probs):
-        """log q of every identity, whatever the mode, `[B, K M]` to `[B, K]`."""
-        by_mode = log_probs.reshape(len(log_probs), self.num_modes, self.scene.num_identities)
-        return nn.logsumexp(by_mode, axis=1)
 
     def sample_noise(self, keys: jax.Array) -> Noise3D:
         """Draws the noise of a batch, example by example; one key each, `[B]`."""
@@ -336,20 +316,20 @@ class AIR3D(nn.Module):
 
 
 class _Decisions(NamedTuple):
-    """q(z_pres_i) and q(z_what_i | z_pres_i = 1) of a step, with the mode.
+    """q(z_pres_i) and q(z_what_i | z_pres_i = 1) of a step.
 
     Attributes:
       presence_logit: log-odds of one more object, `[B]`.
-      log_probs: of its choice, `[B, K M]`.
+      log_probs: of its identity, `[B, K]`.
     """
 
     presence_logit: jax.Array
     log_probs: jax.Array
 
     def explore(self, share: jax.Array, helps: jax.Array) -> "_Decisions":
-        """Mixes in a share `[B]` of a law that takes one of what helps, `[B, K M]`, or stops.
+        """Mixes in a share `[B]` of a law that takes one of what helps, `[B, K]`, or stops.
 
-        The joint law of presence and choice is mixed, as by one toss of a coin for both. What
+        The joint law of presence and identity is mixed, as by one toss of a coin for both. What
         helps counts as given: that it changes with the poses has no gradient.
         """
         log_own, log_share = (jnp.log(jnp.maximum(weight, 1e-30)) for weight in (1 - share, share))
@@ -367,7 +347,7 @@ class _Decisions(NamedTuple):
         return _Decisions(log_present - log_absent, log_joint - log_present[:, None])
 
     def cross_entropy(self, worth: jax.Array) -> jax.Array:
-        """Of the law that has p(one more, c) / p(none) = exp(worth) / K M, nats, `[B]`."""
+        """Of the law that has p(one more, k) / p(none) = exp(worth) / K, nats, `[B]`."""
         worth = jax.lax.stop_gradient(worth) - jnp.log(float(worth.shape[-1]))
         target = nn.softmax(jnp.pad(worth, ((0, 0), (1, 0))))
         present = nn.log_sigmoid(self.presence_logit)[:, None] + self.log_probs
@@ -381,9 +361,9 @@ def _choose(log_probs: jax.Array, uniform: jax.Array) -> jax.Array:
     return below.sum(-1).astype(jnp.int32)
 
 
-def _of(values: jax.Array, choice: jax.Array) -> jax.Array:
-    """Of `[B, K M, ...]` what belongs to the choices `[B]`."""
-    return jax.vmap(lambda row, c: row[c])(values, choice)
+def _of(values: jax.Array, identity: jax.Array) -> jax.Array:
+    """Of `[B, K, ...]` what belongs to the identities `[B]`."""
+    return jax.vmap(lambda row, k: row[k])(values, identity)
 
 
 def _features(where: jax.Array) -> jax.Array:
