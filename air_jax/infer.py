@@ -17,7 +17,7 @@ image that cannot be used has `name` and `error` instead. A number that is not f
 
 Of a model of 3-D scenes a line holds what `infer3d.describe` says in place of probabilities, boxes
 and windows, and a picture shows the image beside the scene that was found. `--turns 24` tells
-better where handles point (see `inverse_graphics.Model3D.infer`).
+better where handles point (see `inverse_graphics.Model3D.infer`); the ELBO knows nothing of it.
 """
 
 import argparse

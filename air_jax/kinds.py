@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from air_jax import draw, evaluate, evaluate3d, export, inference, inverse_graphics
+from air_jax import draw, evaluate, evaluate3d, export, inference, inverse_graphics, train3d
 from air_jax.checkpoint import CheckpointError
 from air_jax.data import dataset
 from air_jax.data.dataset import Dataset
@@ -176,11 +176,11 @@ KINDS = {
             "inference": Section(AIR3D, _MODULE | {"scene"}),
             "baseline": Section(create_baseline),
             "prior": Section(create_prior, frozenset({"num_steps"})),
-            "exploration": Section(inverse_graphics.create_exploration),
+            "exploration": Section(train3d.create_exploration),
             "optimizer": Section(create_optimizer, frozenset({"num_steps"})),
             "evaluation": Section(evaluate3d.evaluate, frozenset({"model", "scenes", "key"})),
         },
-        create_training=inverse_graphics.create_training,
+        create_training=train3d.create_training,
         create_model=inverse_graphics.create_model,
         evaluate=evaluate3d.evaluate,
         validate=evaluate3d.validation_scalars,

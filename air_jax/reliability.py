@@ -80,7 +80,7 @@ def reliability(runs: Mapping[int, SeedRun], *, bar: float = BAR) -> dict[str, A
 
 
 def time_to(
-    validation: Sequence[Mapping[str, Any]], level: float, *, of: str = "count_accuracy"
+    validation: Sequence[Mapping[str, Any]], level: float, *, metric: str = "count_accuracy"
 ) -> dict[str, float] | None:
     """When validation first reached a level, and did so again the next time.
 
@@ -88,13 +88,13 @@ def time_to(
       validation: entries with `step`, `seconds` and the accuracy, ascending in step; one without
         an accuracy, or with nan, counts as below.
       level: accuracy to be reached, in [0, 1].
-      of: which accuracy.
+      metric: which accuracy.
 
     Returns:
       `step` and `seconds`, of wall time with compilation, of the first of the first two entries
       in a row at the level or above; None if there are no such two.
     """
-    reached = [entry.get(of, math.nan) >= level for entry in validation]
+    reached = [entry.get(metric, math.nan) >= level for entry in validation]
     for entry, now, then in zip(validation, reached, reached[1:], strict=False):
         if now and then:
             return {"step": int(entry["step"]), "seconds": float(entry["seconds"])}

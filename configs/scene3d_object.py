@@ -70,7 +70,7 @@ def get_config() -> ConfigDict:
         }
     )
 
-    # air_jax.inverse_graphics.create_exploration; with 1,000 steps one seed of two gave up
+    # air_jax.train3d.create_exploration; with 1,000 steps one seed of two gave up
     # cylinders (WORKSPACE.md).
     config.exploration = ConfigDict({"start": 1.0, "hold": 0, "steps": 2_500})
 

@@ -36,7 +36,7 @@ LAYERS = (
     {"export", "figures_estimators", "figures_representation", "figures_runs", "provenance"},
     {"batches", "classification", "train", "trained"},
     {"autoencoder", "draw", "inference", "inverse_graphics", "pose_search", "supervised"},
-    {"effort", "evaluate", "evaluate3d", "gallery", "representation"},
+    {"effort", "evaluate", "evaluate3d", "gallery", "representation", "train3d"},
     {"kinds"},
     {"figures3d", "infer3d", "sections", "seeds"},
     {"infer", "overlay", "pretrained", "report_charts", "report_tables", "scene_view"},

@@ -16,6 +16,7 @@ from air_jax import (
     loop,
     pose_search,
     supervised,
+    train3d,
 )
 from air_jax.data.tabletop import create_tabletop
 from air_jax.distributions import UnaryCode
@@ -142,7 +143,7 @@ def test_enumeration_is_for_one_object():
     names = ("estimator", "scene", "inference", "baseline", "prior", "exploration", "optimizer")
     options = {name: config[name] for name in (*names, "num_samples", "centring")}
     with pytest.raises(ValueError, match="one object that is known to be there"):
-        inverse_graphics.create_training(**options, num_train_steps=4, image_size=8, channels=3)
+        train3d.create_training(**options, num_train_steps=4, image_size=8, channels=3)
 
 
 def test_enumeration_is_what_the_score_function_is_on_average():
@@ -174,7 +175,7 @@ def test_enumeration_is_what_the_score_function_is_on_average():
         "reinforce", air=air, baseline=None, prior=lambda step: prior, centring="none"
     )
     sampled = gradients(score)
-    exact = gradients(inverse_graphics._create_enumeration(air, lambda step: prior))
+    exact = gradients(train3d._create_enumeration(air, lambda step: prior))
     errors = np.sqrt((sampled.var(0) + exact.var(0)) / len(sampled))
     difference = sampled.mean(0) - exact.mean(0)
     assert (np.abs(difference) < 4 * errors).all()
@@ -182,18 +183,18 @@ def test_enumeration_is_what_the_score_function_is_on_average():
 
 
 def test_exploration_falls_from_its_start_to_zero():
-    share = inverse_graphics.create_exploration(start=0.8, hold=0, steps=10)
+    share = train3d.create_exploration(start=0.8, hold=0, steps=10)
     np.testing.assert_allclose([share(jnp.array(i)) for i in (0, 5, 10, 99)], [0.8, 0.4, 0, 0])
-    held = inverse_graphics.create_exploration(start=0.8, hold=5, steps=10)
+    held = train3d.create_exploration(start=0.8, hold=5, steps=10)
     np.testing.assert_allclose([held(jnp.array(i)) for i in (0, 5, 7.5, 10)], [0.8, 0.8, 0.4, 0])
-    assert inverse_graphics.create_exploration(start=1.0, hold=0, steps=0)(jnp.array(0)) == 0
+    assert train3d.create_exploration(start=1.0, hold=0, steps=0)(jnp.array(0)) == 0
     for wrong, message in (
         ({"start": 1.5}, "start is 1.5"),
         ({"hold": 11}, "hold is 11"),
         ({"hold": -1}, "hold is -1"),
     ):
         with pytest.raises(ValueError, match=message):
-            inverse_graphics.create_exploration(**{"start": 1.0, "hold": 0, "steps": 10, **wrong})
+            train3d.create_exploration(**{"start": 1.0, "hold": 0, "steps": 10, **wrong})
 
 
 def scene_model(config):

@@ -96,7 +96,7 @@ def test_time_is_to_the_first_of_two_validations_in_a_row(accuracies, step):
 
 def test_the_time_is_that_of_the_accuracy_that_is_asked_for():
     validation = [{**entry, "identity_accuracy": 0.9} for entry in entries(0.5, 0.5, 0.99)]
-    assert reliability.time_to(validation, 0.9, of="identity_accuracy")["step"] == 100
+    assert reliability.time_to(validation, 0.9, metric="identity_accuracy")["step"] == 100
     assert reliability.time_to(validation, 0.9) is None
 
 

@@ -8,7 +8,8 @@
                          function
     AIR, surface motion  with the ray caster's own gradient in place of finite differences, and all
                          identities tried alike for longer
-    AIR, both            enumerated, and by the motion of surfaces
+    AIR, enumerated, surface motion
+                         with that gradient and the exact expectation
     supervised, raw      the same layers trained on true identities and poses; the yaw is predicted
                          as a number, as the paper's network does it
     supervised, folded   likewise, but the yaw as a direction modulo the object's symmetry
@@ -64,7 +65,10 @@ VARIANTS: dict[str, ablation.Changes] = {
         "exploration.hold": 1_000,
         "exploration.steps": 4_000,
     },
-    "AIR, both": {"estimator": "enumerate", "scene.gradient": "surface_motion"},
+    "AIR, enumerated, surface motion": {
+        "estimator": "enumerate",
+        "scene.gradient": "surface_motion",
+    },
 }
 SUPERVISED = {"supervised, raw": "raw", "supervised, folded": "folded"}
 SEARCH = "optimisation"
@@ -159,7 +163,7 @@ def run(
             reached = reliability.time_to(
                 writer.read_scalars(one.folder, "validation"),
                 scenes3d_report.KNOWN,
-                of="identity_accuracy",
+                metric="identity_accuracy",
             )
             extra = {
                 "elbo": evaluation["elbo"],

@@ -120,7 +120,7 @@ def table(results: Mapping[str, Any]) -> str:
 
 def _steps(summary: Mapping[str, Any]) -> str:
     """The mean over the seeds that got there, and how many these are if not all."""
-    steps, num_seeds = summary["steps_to_identities"], summary["reconstruction_error"]["num"]
+    steps, num_seeds = summary.get("steps_to_identities"), summary["reconstruction_error"]["num"]
     if steps is None or steps["num"] == num_seeds:
         return tables.show(steps, 0)
     return f"{tables.show(steps, 0)} ({steps['num']} of {num_seeds})"

@@ -51,7 +51,7 @@ class AIR3D(nn.Module):
     in 2-D no gradient flows through what is fed back: by finite differences it would be as many
     renderings again for every step.
 
-    Early in training counts and identities are explored, see `inverse_graphics.create_exploration`.
+    Early in training counts and identities are explored, see `train3d.create_exploration`.
     Then every step renders the scene with one more object of every identity, K renderings, and what
     it decides depends on the poses that all of them would have.
 

@@ -2,8 +2,8 @@
 
 Batched under jit and vmap, on any device. No shadows: it is to be fast, not photorealistic. The
 primitives are looped over with the nearest hit carried along: unrolled, XLA computes them again
-inside its fusions, many times slower. So it does after a loop of a single turn, the one shape of a
-single solid; the ground's, of two, comes last.
+inside its fusions, many times slower. It also inlines a loop of a single turn (one solid has one
+primitive of each shape), so that the ground is met last, in a loop of two turns.
 """
 
 import functools
@@ -80,7 +80,7 @@ class _Nearest(NamedTuple):
     Attributes:
       distance: to it.
       cosine: of its normal to the light, 0 in the shade.
-      surface: its place among the primitives' colours, two of each.
+      surface: which of those that `looks` lists.
       turning: derivative of the cosine as the object turns, or None.
     """
 
@@ -117,7 +117,7 @@ class Cast(NamedTuple):
 
     Attributes:
       points: `(x, y, z)` where, in the world.
-      distance: to an object; 1e6 where there is none but the table.
+      distance: to an object; 1e6 where there is none but the table or the floor.
       surface: which of those that `looks` lists.
       cosine: of its normal to the light, 0 in the shade.
       turning: derivative of the cosine as the object turns, per radian; None if not asked for.
@@ -178,7 +178,7 @@ def cast(scene: Scene, view: View, *, with_turning: bool = False) -> Cast:
 
 
 def _meet_ground(view, first_surface, rays, light, nearest):
-    """Where nothing stands in the way: the floor, and on it the table."""
+    """Where nothing stands in the way: the floor, which has no end, then in its place the table."""
     o, d = rays
     t = jnp.minimum(-o[2] / jnp.minimum(d[2], -TINY), FAR)
     met = nearest._replace(
@@ -256,7 +256,7 @@ def _render_one(scene: Scene, view: View) -> jax.Array:
 
 
 def pixels(rays: jax.Array, view: View) -> jax.Array:
-    """The means of each pixel's rays, `[3, R]` to `[H, W, 3]`."""
+    """The means of each pixel's rays, `[3, R]` or the same as an image, to `[H, W, 3]`."""
     size, samples = view.image_size, view.supersampling
     return rays.reshape(3, size, samples, size, samples).mean((2, 4)).transpose(1, 2, 0)
 
