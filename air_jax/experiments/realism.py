@@ -114,12 +114,12 @@ def run(
         kind: test._replace(images=_draw(test, view._replace(supersampling=rays), pictures))
         for kind, pictures in KINDS.items()
     }
-    runs.train([one for name in variants for one in programs[name]], num_processes)
     programs = {
         name: those
         for name, those in programs.items()
         if name in variants or all(one.finished for one in those)
     }
+    runs.train([one for those in programs.values() for one in those], num_processes)
     rows: list[dict[str, Any]] = []
     for kind, scenes in drawn.items():
         shown: dict[str, np.ndarray] = {}

@@ -138,7 +138,11 @@ def run(
         name: runs.plan(ablation.change(config, changes), target / contenders3d.folder(name), seeds)
         for name, changes in VARIANTS.items()
     }
-    runs.train([one for name in variants for one in programs[name]], num_processes)
+    reported = {
+        name: [one for one in those if name in variants or one.finished]
+        for name, those in programs.items()
+    }
+    runs.train([one for those in reported.values() for one in those], num_processes)
     rows: list[dict[str, Any]] = []
     shown: dict[str, np.ndarray] = {}
 
@@ -151,10 +155,8 @@ def run(
         )
 
     scene = contenders3d.scene_model(config, test)
-    for name, those in programs.items():
+    for name, those in reported.items():
         for one in those:
-            if not one.finished:
-                continue
             evaluation = one.require_evaluation(one.seeds[0])
             model = kinds.load(one.folder)
             assert isinstance(model, Model3D)

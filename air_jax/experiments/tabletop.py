@@ -61,8 +61,8 @@ _NUM_TURNS = 24
 _NUM_FROM_ABOVE = 6
 # Name, and whether a model may occur twice.
 SETS = {"each once": False, "with repetition": True}
-# How many times the config's training scenes there are with repetition. To 20,000 DAIR is fitted too
-# closely: of 8,000 of them it counted 3 wrong, of 1,000 validation scenes 2 and 3 (two seeds).
+# How many times the config's training scenes there are with repetition. DAIR was overfitted to
+# 20,000: of 8,000 of them it counted 3 wrong, of 1,000 validation scenes 2 and 3 (two seeds).
 _MORE = 5
 # Name, and order of the labels.
 SUPERVISED = {
