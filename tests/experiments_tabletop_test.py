@@ -30,6 +30,8 @@ def test_every_method_is_measured_and_written(tmp_path):
             assert row["position_error"] < 1e-4 and max(row["camera_error"]) < 1e-3
         else:
             assert row["seconds_per_image"] > 0
+    dair, turned = written["measurements"][:2]
+    assert turned["reconstruction_error"] < dair["reconstruction_error"]
     assert written["data"]["each once"]["repetition"] is False
     lines = list(csv.DictReader((tmp_path / "tabletop.csv").read_text().splitlines()))
     assert [(line["set"], line["method"]) for line in lines] == [
