@@ -44,13 +44,6 @@ def test_every_method_is_measured_and_written(tmp_path):
     assert str(tmp_path) not in json.dumps(written["config"])
 
 
-def test_with_repetition_there_are_more_scenes_to_train_with():
-    config = scene3d_table.get_config().to_dict()
-    once, repeated = (tabletop._with_scenes(config, it)["data"] for it in (False, True))
-    assert once == config["data"]
-    assert repeated == {**once, "repetition": True, "num_train": 5 * once["num_train"]}
-
-
 def test_counts_have_to_be_unknown(tmp_path):
     config = scene3d_table.get_config()
     config.inference.fixed_count = True

@@ -3,8 +3,7 @@
     python -m air_jax.experiments.tabletop --config=configs/scene3d_table.py \
         --seeds=100:102 --workdir=runs/tabletop
 
-Two sets of scenes: each model of the catalogue at most once, and with repetition, where there are
-five times as many to train with. On both:
+Two sets of scenes: each model of the catalogue at most once, and with repetition. On both:
 
     AIR or DAIR            as the config says, trained from images alone; its renderer is all it has
     ..., turned            the same models; of every object that they found 24 turns are rendered,
@@ -59,11 +58,10 @@ from air_jax.inverse_graphics import Model3D, Objects3D
 _NUM_SHOWN = 9
 _NUM_TURNS = 24
 _NUM_FROM_ABOVE = 6
-# Name, and whether a model may occur twice.
-SETS = {"each once": False, "with repetition": True}
-# How many times the config's training scenes there are with repetition. DAIR was overfitted to
-# 20,000: of 8,000 of them it counted 3 wrong, of 1,000 validation scenes 2 and 3 (two seeds).
-_MORE = 5
+SETS: dict[str, ablation.Changes] = {
+    "each once": {"data.repetition": False},
+    "with repetition": {"data.repetition": True},
+}
 # Name, and order of the labels.
 SUPERVISED = {
     "supervised, arbitrary": "arbitrary",
@@ -83,8 +81,7 @@ def run(
     """Trains what is not trained yet and compares.
 
     Args:
-      config: of AIR through a renderer; its seed and `data.repetition` are not used, and with
-        repetition there are five times `data.num_train` scenes.
+      config: of AIR through a renderer; its seed and `data.repetition` are not used.
       workdir: folder of the experiment.
       seeds: of the models, ascending by one.
       num_processes: programs at a time, see `runs.train`.
@@ -105,7 +102,7 @@ def run(
             "configs/scene3d_table.py."
         )
     target = pathlib.Path(workdir)
-    configs = {name: _with_scenes(config, SETS[name]) for name in sets}
+    configs = {name: ablation.change(config, SETS[name]) for name in sets}
     programs = {
         name: runs.plan(of_set, target / contenders3d.folder(name), seeds)
         for name, of_set in configs.items()
@@ -137,12 +134,6 @@ def run(
         target, "tabletop", results, line=tabletop_report.line, table=tabletop_report.table
     )
     return results
-
-
-def _with_scenes(config: Mapping[str, Any], repetition: bool) -> dict[str, Any]:
-    """The config, with scenes of one set."""
-    num_train = config["data"]["num_train"] * (_MORE if repetition else 1)
-    return ablation.change(config, {"data.repetition": repetition, "data.num_train": num_train})
 
 
 def _of_set(
