@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from air_jax import pose_search, tables
-from air_jax.experiments import runs, scenes3d, scenes3d_report
+from air_jax.experiments import contenders3d, scenes3d, scenes3d_report
 
 
 def test_every_method_is_measured_and_written(tmp_path, monkeypatch):
     # Two validations, after 10 steps and 20, of identities by chance.
-    monkeypatch.setitem(runs.SMOKE, "train.evaluate_every", 10)
+    monkeypatch.setitem(contenders3d.SMOKE, "train.evaluate_every", 10)
     monkeypatch.setattr(scenes3d_report, "KNOWN", 0.0)
     config = "--config=configs/scene3d_object.py"
     scenes3d.main([config, "--smoke", "--only", "AIR", f"--workdir={tmp_path}"])
