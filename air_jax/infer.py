@@ -29,7 +29,7 @@ import operator
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -146,14 +146,17 @@ def _run(options: argparse.Namespace) -> int:
     output = options.output
     _check_output(output, options.input)
     model = kinds.load_objects(options.checkpoint)
-    if options.turns > 1 and not isinstance(model, Model3D):
+    how: dict[str, int] = {"batch_size": options.batch_size}
+    if isinstance(model, Model3D):
+        how["num_turns"] = options.turns
+    elif options.turns > 1:
         raise ValueError("--turns is for models of 3-D scenes, whose objects can be turned")
     inputs = _read(options.input, model.air.scene.channels)
 
     pictures = _Pictures(output / PICTURES_DIR, options.pictures)
     true_counts, inferred, num_resized, failed = [], [], 0, []
     with replacing(output / OBJECTS_FILE) as file:
-        lines = _infer(model, inputs, options, pictures)
+        lines = _infer(model, inputs, options.invert, how, pictures)
         for image, line in _with_progress(zip(inputs, lines, strict=True), len(inputs)):
             file.write((json.dumps(line, allow_nan=False) + "\n").encode())
             if "error" in line:
@@ -209,17 +212,18 @@ def _place(name: str) -> tuple[int, str]:
 def _infer(
     model: Model | Model3D,
     inputs: Sequence[_Image],
-    options: argparse.Namespace,
+    invert: bool,
+    how: Mapping[str, int],
     pictures: "_Pictures",
 ) -> Iterator[dict[str, Any]]:
     """Yields the line of each image, as JSON-able dict."""
     for start in range(0, len(inputs), _CHUNK):
         chunk = inputs[start : start + _CHUNK]
-        prepared = [_prepare(image, model, options.invert) for image in chunk]
+        prepared = [_prepare(image, model, invert) for image in chunk]
         usable = [image for image in prepared if isinstance(image, images.Prepared)]
         # Of the start alone, so that the ELBO's sample does not depend on the batch size.
         key = jax.random.fold_in(jax.random.key(0), start)
-        found = iter(_find(model, usable, key, options) if usable else ())
+        found = iter(_find(model, usable, key, how) if usable else ())
         for image, ready in zip(chunk, prepared, strict=True):
             if image.pixels is None or isinstance(ready, str):
                 yield {"name": image.name, "error": ready}
@@ -266,12 +270,11 @@ def _find(
     model: Model | Model3D,
     prepared: Sequence[images.Prepared],
     key: jax.Array,
-    options: argparse.Namespace,
+    how: Mapping[str, int],
 ) -> list[Any]:
     """What the model finds, image by image, each leaf with its first axis of length 1."""
     stacked = np.concatenate([image.images for image in prepared])
-    turns = {"num_turns": options.turns} if isinstance(model, Model3D) else {}
-    objects = model.infer(stacked, key=key, batch_size=options.batch_size, **turns)
+    objects = model.infer(stacked, key=key, **how)
     rows = [operator.itemgetter(slice(i, i + 1)) for i in range(len(prepared))]
     return [jax.tree.map(row, objects) for row in rows]
 

@@ -27,7 +27,7 @@ from air_jax.kinds import load
 from air_jax.models.air3d import create_air3d
 from air_jax.models.scene3d import create_scene3d
 from air_jax.models.supervised import Prediction
-from air_jax.render.scene import CROCKERY
+from air_jax.render.scene import CATALOGUES, CROCKERY, SOLIDS
 from configs import scene3d_object, scene3d_table
 
 TINY = {
@@ -158,6 +158,32 @@ def test_what_is_there_is_turned_whatever_else_there_is():
     np.testing.assert_array_equal(found[untouched], wrong[untouched])
     off = np.cos(found[..., 2] - sampled.z_where[..., 2])[~untouched]
     assert len(off) > 15 and (off > 0.999).mean() > 0.7  # some objects hide or cross each other
+
+
+def test_turns_are_within_what_a_symmetry_tells_apart(monkeypatch):
+    models = CROCKERY + SOLIDS
+    monkeypatch.setitem(CATALOGUES, "crockery and solids", models)
+    section = {**scene3d_table.get_config().scene.to_dict(), "catalogue": "crockery and solids"}
+    scene = create_scene3d(section, image_size=32, channels=3)
+    names = [model.name for model in models]
+    identities = np.array([names.index(name) for name in ("cube", "plate", "bowl")] * 8)[:, None]
+    rng, steps = np.random.default_rng(0), np.arange(24)
+    poses = np.concatenate(
+        [rng.uniform(-0.9, 0.9, (24, 1, 2)), rng.uniform(-3, 3, (24, 1, 1))], axis=-1
+    ).astype(np.float32)
+    cameras, there = jnp.broadcast_to(scene.prior_camera().loc, (24, 2)), jnp.ones((24, 1))
+    images = scene.draw(identities, there, poses, cameras)
+    is_cube = identities[:, 0] == names.index("cube")
+    given = poses.copy()
+    given[is_cube, 0, 2] += np.pi / 2 / 24 * steps[is_cube]
+    given[~is_cube, 0, :2] += 0.02  # so that rounding would turn some
+    turn = jax.jit(inverse_graphics._turn, static_argnames=("scene", "num_turns"))
+    found = np.asarray(
+        turn(scene, images, identities, there, jnp.array(given), cameras, num_turns=24)
+    )
+    quarters = (found - poses)[is_cube, 0, 2] / (np.pi / 2)
+    np.testing.assert_allclose(quarters, quarters.round(), atol=1e-3)
+    np.testing.assert_array_equal(found[~is_cube], given[~is_cube])
 
 
 def test_enumeration_is_for_one_object():
