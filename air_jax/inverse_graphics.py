@@ -1,7 +1,6 @@
 """AIR through a renderer as a user loads it (paper, Sec. 3.2): what `inference` has in 2-D."""
 
 import functools
-import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -10,11 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from air_jax import distributions, objectives, parallel, trained
-from air_jax.distributions import UnaryCode, wrap_angle
-from air_jax.models.air3d import AIR3D, CERTAIN, create_air3d
+from air_jax import distributions, objectives, parallel, refine3d, trained
+from air_jax.distributions import UnaryCode
+from air_jax.models.air3d import AIR3D, CERTAIN, apply, create_air3d
 from air_jax.models.scene3d import Sampled3D
-from air_jax.models.trace import Trace
+from air_jax.refine3d import Refinement
 
 
 class Objects3D(NamedTuple):
@@ -22,18 +21,19 @@ class Objects3D(NamedTuple):
 
     Identities are the likeliest ones, poses and camera at their posterior means; with turns, yaws
     are the likeliest of those that were rendered. N steps; what lies beyond an image's count is
-    what the model would have drawn next.
+    what the model would have drawn next. After sweeps, an object's probabilities are those of the
+    step that found it.
 
     Attributes:
-      counts: number of steps before the first with q(z_pres = 1) < 0.5, int32 `[n]`.
+      counts: number of steps before the first with q(z_pres = 1) <= 0.5, int32 `[n]`.
       presence: probability that step i is present, `[n, N]`.
       identities: place in the catalogue, int32 `[n, N]`.
       identity_probs: q(z_what_i), `[n, N, K]`.
       poses: `(x, y, yaw)`, units of length and radians in [-pi, pi), `[n, N, 3]`.
       cameras: azimuth and elevation, radians, `[n, 2]`.
       reconstructions: the scene with `counts` objects, rendered, `[n, H, W, 3]`.
-      elbo_terms: the ELBO and its terms at one sample of the posterior, which knows of no turns,
-        nats, `[n]` each.
+      elbo_terms: the ELBO and its terms at one sample of the posterior, which knows of no sweeps
+        and turns, nats, `[n]` each.
     """
 
     counts: np.ndarray
@@ -46,70 +46,29 @@ class Objects3D(NamedTuple):
     elbo_terms: dict[str, np.ndarray]
 
 
-def apply(air: AIR3D, params: Any, images: jax.Array, noise: Any, **options: Any) -> Trace:
-    """A pass of the network, see `AIR3D.__call__`."""
-    trace = air.apply({"params": params}, images, noise, **options)
-    assert isinstance(trace, Trace)  # flax's apply is untyped
-    return trace
-
-
-def _mode(air, params, images, num_turns):
-    """A pass at the posterior's mode, its cameras `[B, 2]` and poses `[B, N, 3]`."""
-    mean = apply(air, params, images, air.mean_noise(len(images)), mode=True)
-    cameras = mean.z_scene
-    if air.scene.camera_is_known:
-        cameras = jnp.broadcast_to(air.scene.prior_camera().loc, (len(images), 2))
-    scenes = mean.z_what, mean.z_pres, mean.z_where, cameras
-    poses = mean.z_where if num_turns == 1 else _turn(air.scene, images, *scenes, num_turns)
-    return mean, cameras, poses.at[..., 2].set(wrap_angle(poses[..., 2]))
-
-
-def _turn(scene, images, z_what, z_pres, poses, cameras, num_turns):
-    """Poses with the likeliest of some turns of each object, one after the other, `[B, N, 3]`.
-
-    Evenly around, or within what its symmetry tells apart; what looks alike from all sides is not
-    turned. Among them is the one that is given, so that no image becomes less likely.
-    """
-    folds = [model.fold for model in scene.view.catalogue]
-    periods = jnp.array([2 * math.pi / fold if fold else 0.0 for fold in folds])
-    shares = jnp.arange(num_turns) / num_turns
-
-    def turn(i, poses):
-        period = periods[z_what[:, i]]
-
-        def likelihood(share):
-            canvas = scene.draw(z_what, z_pres, poses.at[:, i, 2].add(share * period), cameras)
-            return scene.log_likelihood(images, canvas)
-
-        best = shares[jax.lax.map(likelihood, shares).argmax(0)]
-        return poses.at[:, i, 2].add(best * period)
-
-    return jax.lax.fori_loop(0, z_what.shape[1], turn, poses)
-
-
-@functools.partial(jax.jit, static_argnames=("air", "num_turns"))
-def _infer_batch(air, params, prior_logits, images, keys, num_turns):
-    """One batch at the posterior's mode, and its ELBO terms at one sample."""
-    mean, cameras, poses = _mode(air, params, images, num_turns)
+@functools.partial(jax.jit, static_argnames=("air", "refinement"))
+def _infer_batch(air, params, prior_logits, images, keys, refinement):
+    """One batch at the posterior's mode, refined, and its ELBO terms at one sample."""
+    prior = UnaryCode(prior_logits)
+    found, cameras = refine3d.find(air, params, prior, images, refinement)
     sample = apply(air, params, images, air.sample_noise(keys))
-    assert mean.what_log_probs is not None, "z_what is not categorical"
     return {
-        "counts": mean.posterior.mode_count(),
-        "presence": jnp.cumprod(jax.nn.sigmoid(mean.presence_logit), axis=-1),
-        "identities": mean.z_what,
-        "identity_probs": jnp.exp(mean.what_log_probs),
-        "poses": poses,
+        "counts": found.z_pres.sum(-1).astype(jnp.int32),
+        "presence": jnp.cumprod(jax.nn.sigmoid(found.presence_logit), axis=-1),
+        "identities": found.z_what,
+        "identity_probs": jnp.exp(found.what_log_probs),
+        "poses": found.z_where,
         "cameras": cameras,
-        "reconstructions": air.scene.draw(mean.z_what, mean.z_pres, poses, cameras),
-        "elbo_terms": objectives.elbo_terms(sample, UnaryCode(prior_logits)),
+        "reconstructions": air.scene.draw(found.z_what, found.z_pres, found.z_where, cameras),
+        "elbo_terms": objectives.elbo_terms(sample, prior),
     }
 
 
-@functools.partial(jax.jit, static_argnames=("air", "num_turns"))
-def _detect_batch(air, params, images, num_turns):
-    """Counts, identities and poses at the posterior's mode, without the last rendering."""
-    mean, _, poses = _mode(air, params, images, num_turns)
-    return mean.posterior.mode_count(), mean.z_what, poses
+@functools.partial(jax.jit, static_argnames=("air", "refinement"))
+def _detect_batch(air, params, prior_logits, images, refinement):
+    """Counts, identities and poses at the posterior's mode, refined, without the last rendering."""
+    found, _ = refine3d.find(air, params, UnaryCode(prior_logits), images, refinement)
+    return found.z_pres.sum(-1).astype(jnp.int32), found.z_what, found.z_where
 
 
 @functools.partial(jax.jit, static_argnames="air")
@@ -148,6 +107,7 @@ class Model3D(NamedTuple):
         *,
         key: chex.PRNGKey | None = None,
         batch_size: int = 256,
+        num_sweeps: int = 0,
         num_turns: int = 1,
     ) -> Objects3D:
         """Finds the scenes of a set of images.
@@ -156,46 +116,58 @@ class Model3D(NamedTuple):
           images: `[n, H, W, 3]`; float in [0, 1] or uint8; H and W as the model was trained.
           key: of the sample that gives the ELBO; a fixed one if None.
           batch_size: images at a time.
+          num_sweeps: times that the network looks again at every object, the others given, to keep
+            what makes the image likelier. One is enough to find most scenes that were taken for
+            others, of which the image says that they are wrong.
           num_turns: yaws of each object that are rendered, to keep the likeliest, evenly around
             from the one that is inferred (of a cube, around a quarter); 1 for that one alone. The
             likelihood prefers the true yaw of a pan only within some ten degrees of it; of 24
             turns one is at most 7.5 away.
 
         Raises:
-          ValueError: if the shape or the range of the images is another, or `batch_size` or
-            `num_turns` < 1.
+          ValueError: if the shape or the range of the images is another, `batch_size` or
+            `num_turns` < 1, or `num_sweeps` < 0.
         """
-        images = self._check(images, num_turns)
+        images, refinement = self._check(images), Refinement(num_sweeps, num_turns)
+        refinement.check()
         key = jax.random.key(0) if key is None else key
         params = parallel.replicate(self.params)
 
         def one(batch: trained.Batch) -> dict[str, Any]:
             keys = batch.keys(key)
             logits = self.prior.logits
-            return _infer_batch(self.air, params, logits, batch.images, keys, num_turns)
+            return _infer_batch(self.air, params, logits, batch.images, keys, refinement)
 
         return Objects3D(**trained.over_batches(one, images, batch_size))
 
     def detect(
-        self, images: np.ndarray, *, batch_size: int = 256, num_turns: int = 1
+        self,
+        images: np.ndarray,
+        *,
+        batch_size: int = 256,
+        num_sweeps: int = 0,
+        num_turns: int = 1,
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Counts `[n]`, identities `[n, N]` and poses `[n, N, 3]`, as in `Objects3D`.
 
-        Nothing is rendered, but for what DAIR sees of the objects before each step, and turns.
+        Nothing is rendered, but for what DAIR sees of the objects before each step, and what sweeps
+        and turns are judged by.
 
         Args:
           images: as in `infer`.
           batch_size: images at a time.
+          num_sweeps: as in `infer`.
           num_turns: as in `infer`.
 
         Raises:
           ValueError: as `infer`.
         """
-        images = self._check(images, num_turns)
+        images, refinement = self._check(images), Refinement(num_sweeps, num_turns)
+        refinement.check()
         params = parallel.replicate(self.params)
 
         def one(batch: trained.Batch) -> tuple[jax.Array, jax.Array, jax.Array]:
-            return _detect_batch(self.air, params, batch.images, num_turns)
+            return _detect_batch(self.air, params, self.prior.logits, batch.images, refinement)
 
         return trained.over_batches(one, images, batch_size)
 
@@ -240,9 +212,7 @@ class Model3D(NamedTuple):
 
         return trained.over_batches(one, images, batch_size)
 
-    def _check(self, images: np.ndarray, num_turns: int = 1) -> np.ndarray:
-        if num_turns < 1:
-            raise ValueError(f"num_turns is {num_turns}; it must be at least 1.")
+    def _check(self, images: np.ndarray) -> np.ndarray:
         scene = self.air.scene
         return trained.check_images(images, image_size=scene.image_size, channels=scene.channels)
 

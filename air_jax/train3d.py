@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from air_jax import distributions, estimators, inverse_graphics, objectives, parallel, train
-from air_jax.models.air3d import AIR3D, create_air3d
+from air_jax.models.air3d import AIR3D, apply, create_air3d
 from air_jax.models.modules import create_baseline
 from air_jax.objectives import LossOutput
 from air_jax.train import TrainState
@@ -153,7 +153,7 @@ def _create_enumeration(air: AIR3D, prior):
     def surrogate(params, statistics, step, images, noise):
         def forced(identity):
             z_what = jnp.full((len(images), 1), identity)
-            return inverse_graphics.apply(air, params["model"], images, noise, z_what=z_what)
+            return apply(air, params["model"], images, noise, z_what=z_what)
 
         traces = jax.vmap(forced)(jnp.arange(air.scene.num_identities))
         p_pres = prior(step)

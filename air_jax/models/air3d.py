@@ -13,11 +13,11 @@ import jax.numpy as jnp
 from air_jax.distributions import WrappedNormal
 from air_jax.models import modules
 from air_jax.models.air import error_canvas
+from air_jax.models.decisions import Decisions
 from air_jax.models.scene3d import CAMERA_SIZE, POSE_SIZE, Scene3D, create_scene3d
 from air_jax.models.trace import Trace
 
 CERTAIN = 40.0  # log-odds of an object that is always there: its probability is 1 in float32
-_IMPOSSIBLE = -70.0  # log-probability of what an exploring law never does
 VARIANTS = ("air", "dair")
 
 
@@ -37,6 +37,20 @@ class Noise3D(NamedTuple):
     where: jax.Array
     camera: jax.Array
     exploration: jax.Array
+
+
+class Given(NamedTuple):
+    """Objects that the first steps find, whatever the network would.
+
+    Attributes:
+      counts: how many of them, `[B]`.
+      z_what: identities, int32 `[B, N]`; neither these nor the next matter beyond `counts`.
+      z_where: `(x, y, yaw)` on the table, `[B, N, 3]`.
+    """
+
+    counts: jax.Array
+    z_what: jax.Array
+    z_where: jax.Array
 
 
 class AIR3D(nn.Module):
@@ -118,6 +132,7 @@ class AIR3D(nn.Module):
         every_count: bool = False,
         z_what: jax.Array | None = None,
         mode: bool = False,
+        given: Given | None = None,
     ) -> Trace:
         """Infers the scenes of a batch of images.
 
@@ -127,6 +142,8 @@ class AIR3D(nn.Module):
           every_count: not to be had: each further n would be another rendering.
           z_what: identities to take instead of sampling them, int32 `[B, N]`.
           mode: whether to take the likeliest identities instead of sampling them.
+          given: objects that are known before; what the trace says of their poses' laws is not
+            about them.
 
         Returns:
           The trace, of the sampled n. Glimpses and windows are there only in name.
@@ -169,10 +186,17 @@ class AIR3D(nn.Module):
             elif mode:
                 what = decisions.log_probs.argmax(-1).astype(jnp.int32)
             else:
-                what = _choose(decisions.log_probs, noise.what[:, i])
+                what = decisions.sample(noise.what[:, i])
+            if given is not None:
+                is_given = i < given.counts
+                what = jnp.where(is_given, given.z_what[:, i], what)
             of_identity = functools.partial(_of, identity=what)
             seen, of_where = jax.tree.map(of_identity, (seen, of_where))
             z_pres = z_pres * (noise.pres[:, i] < nn.sigmoid(decisions.presence_logit))
+            if given is not None:
+                z_pres = jnp.where(is_given, 1.0, z_pres)
+                given_pose = self.scene.from_world(given.z_where[:, i], camera)
+                seen = jnp.where(is_given[:, None], given_pose, seen)
             where = self.scene.to_world(seen, camera)
             found.append((what, z_pres, where))
             latents = [jax.nn.one_hot(what, self.scene.num_identities), _features(seen)]
@@ -240,7 +264,7 @@ class AIR3D(nn.Module):
         logit = jnp.full((len(hidden),), CERTAIN)
         if not self.fixed_count:
             logit = self.predict_pres(hidden)[:, 0]
-        return _Decisions(logit, nn.log_softmax(self.predict_what(hidden)))
+        return Decisions(logit, nn.log_softmax(self.predict_what(hidden)))
 
     def _gain(self, images, log_p_x_before, found, z_pres, seen, camera, noise):
         """What one more object of each identity adds to log p(x), no gradient, `[B, K]`.
@@ -315,50 +339,11 @@ class AIR3D(nn.Module):
         return Noise3D(half, half, where, camera, jnp.zeros((batch_size,)))
 
 
-class _Decisions(NamedTuple):
-    """q(z_pres_i) and q(z_what_i | z_pres_i = 1) of a step.
-
-    Attributes:
-      presence_logit: log-odds of one more object, `[B]`.
-      log_probs: of its identity, `[B, K]`.
-    """
-
-    presence_logit: jax.Array
-    log_probs: jax.Array
-
-    def explore(self, share: jax.Array, helps: jax.Array) -> "_Decisions":
-        """Mixes in a share `[B]` of a law that takes one of what helps, `[B, K]`, or stops.
-
-        The joint law of presence and identity is mixed, as by one toss of a coin for both. What
-        helps counts as given: that it changes with the poses has no gradient.
-        """
-        log_own, log_share = (jnp.log(jnp.maximum(weight, 1e-30)) for weight in (1 - share, share))
-        num_helpful = helps.sum(-1)
-        log_explored = jnp.where(helps, -jnp.log(jnp.maximum(num_helpful, 1))[:, None], _IMPOSSIBLE)
-        log_joint = jnp.logaddexp(
-            (log_own + nn.log_sigmoid(self.presence_logit))[:, None] + self.log_probs,
-            log_share[:, None] + log_explored,
-        )
-        log_absent = jnp.logaddexp(
-            log_own + nn.log_sigmoid(-self.presence_logit),
-            log_share + jnp.where(num_helpful > 0, _IMPOSSIBLE, 0.0),
-        )
-        log_present = nn.logsumexp(log_joint, axis=-1)
-        return _Decisions(log_present - log_absent, log_joint - log_present[:, None])
-
-    def cross_entropy(self, worth: jax.Array) -> jax.Array:
-        """Of the law that has p(one more, k) / p(none) = exp(worth) / K, nats, `[B]`."""
-        worth = jax.lax.stop_gradient(worth) - jnp.log(float(worth.shape[-1]))
-        target = nn.softmax(jnp.pad(worth, ((0, 0), (1, 0))))
-        present = nn.log_sigmoid(self.presence_logit)[:, None] + self.log_probs
-        absent = nn.log_sigmoid(-self.presence_logit)[:, None]
-        return -(target * jnp.concatenate([absent, present], axis=-1)).sum(-1)
-
-
-def _choose(log_probs: jax.Array, uniform: jax.Array) -> jax.Array:
-    """A sample of a categorical law from uniform noise, int32 `[B]`."""
-    below = jnp.cumsum(jnp.exp(log_probs), axis=-1)[:, :-1] <= uniform[:, None]
-    return below.sum(-1).astype(jnp.int32)
+def apply(air: AIR3D, params: Any, images: jax.Array, noise: Noise3D, **options: Any) -> Trace:
+    """A pass of the network, see `AIR3D.__call__`."""
+    trace = air.apply({"params": params}, images, noise, **options)
+    assert isinstance(trace, Trace)  # flax's apply is untyped
+    return trace
 
 
 def _of(values: jax.Array, identity: jax.Array) -> jax.Array:
