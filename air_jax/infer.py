@@ -16,8 +16,9 @@ are `[x_min, y_min, x_max, y_max]` in pixels of the image as given, pixel k span
 image that cannot be used has `name` and `error` instead. A number that is not finite is null.
 
 Of a model of 3-D scenes a line holds what `infer3d.describe` says in place of probabilities, boxes
-and windows, and a picture shows the image beside the scene that was found. `--turns 24` tells
-better where handles point (see `inverse_graphics.Model3D.infer`); the ELBO knows nothing of it.
+and windows, and a picture shows the image beside the scene that was found. `--sweeps 1` mends most
+scenes that were taken for others, `--turns 24` tells better where handles point (see
+`inverse_graphics.Model3D.infer`); the ELBO knows nothing of them.
 """
 
 import argparse
@@ -37,14 +38,13 @@ import jax
 import numpy as np
 from matplotlib.figure import Figure
 
-from air_jax import figures, infer3d, kinds, metrics
+from air_jax import figures, infer2d, infer3d, kinds, metrics
 from air_jax.charts import plural
 from air_jax.checkpoint import CheckpointError
 from air_jax.data import images
 from air_jax.files import replacing
-from air_jax.inference import Model, Objects
+from air_jax.inference import Model
 from air_jax.inverse_graphics import Model3D
-from air_jax.writer import rounded
 
 OBJECTS_FILE = "objects.jsonl"
 PICTURES_DIR = "pictures"
@@ -107,6 +107,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     path: dict[str, Any] = {"required": True, "type": _path}
     array = "an .npy or .npz (key image, optionally count) [n, H, W], uint8 or float in [0, 1]"
     holds = f"folder for {OBJECTS_FILE} and {PICTURES_DIR}/; files of the same name are replaced"
+    sweeps = "of 3-D scenes: look N times again at each object, the others given (0)"
     turns = "of 3-D scenes: render N turns of each object and keep the likeliest (1)"
     pictures = f"annotate the first N images, or all ({DEFAULT_PICTURES})"
     add = parser.add_argument
@@ -115,6 +116,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--output", **path, metavar="DIR", help=holds)
     add("--invert", action="store_true", help="objects are dark on light")
     add("--batch-size", type=_positive, default=256, metavar="N", help="images at a time (256)")
+    add("--sweeps", type=_not_negative, default=0, metavar="N", help=sweeps)
     add("--turns", type=_positive, default=1, metavar="N", help=turns)
     add("--pictures", type=_number, default=DEFAULT_PICTURES, metavar="N", help=pictures)
     return parser.parse_args(argv)
@@ -134,6 +136,12 @@ def _positive(text: str) -> int:
     return int(text)
 
 
+def _not_negative(text: str) -> int:
+    if not re.fullmatch("[0-9]+", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 0")
+    return int(text)
+
+
 def _number(text: str) -> int:
     if text == "all":
         return sys.maxsize
@@ -148,9 +156,9 @@ def _run(options: argparse.Namespace) -> int:
     model = kinds.load_objects(options.checkpoint)
     how: dict[str, int] = {"batch_size": options.batch_size}
     if isinstance(model, Model3D):
-        how["num_turns"] = options.turns
-    elif options.turns > 1:
-        raise ValueError("--turns is for models of 3-D scenes, whose objects can be turned")
+        how |= {"num_sweeps": options.sweeps, "num_turns": options.turns}
+    elif options.sweeps or options.turns > 1:
+        raise ValueError("--sweeps and --turns are for models of 3-D scenes")
     inputs = _read(options.input, model.air.scene.channels)
 
     pictures = _Pictures(output / PICTURES_DIR, options.pictures)
@@ -245,9 +253,8 @@ def _say(
         catalogue = model.air.scene.view.catalogue
         draw = functools.partial(infer3d.picture, prepared.images[0], found, catalogue)
         return infer3d.describe(found, catalogue), draw
-    objects = _in_original(found, prepared, pixels.shape)
-    windows, boxes, count = objects.windows[0], objects.boxes[0], int(objects.counts[0])
-    return _describe(objects), functools.partial(figures.annotated, pixels, windows, boxes, count)
+    objects = infer2d.in_original(found, prepared, pixels.shape)
+    return infer2d.describe(objects), functools.partial(infer2d.picture, pixels, objects)
 
 
 def _prepare(image: _Image, model: Model | Model3D, invert: bool) -> images.Prepared | str:
@@ -277,37 +284,6 @@ def _find(
     objects = model.infer(stacked, key=key, **how)
     rows = [operator.itemgetter(slice(i, i + 1)) for i in range(len(prepared))]
     return [jax.tree.map(row, objects) for row in rows]
-
-
-def _in_original(objects: Objects, prepared: images.Prepared, shape: tuple[int, ...]) -> Objects:
-    """Brings boxes to pixels of the user's image of shape `(H, W, ...)`; NaN without ink in it."""
-    windows, boxes = (
-        images.to_original_boxes(edges, prepared.scale, prepared.offset)
-        for edges in (objects.windows, objects.boxes)
-    )
-    boxes = np.clip(boxes, 0, np.array([shape[1], shape[0]] * 2, np.float32))
-    visible = (boxes[..., 2:] > boxes[..., :2]).all(-1, keepdims=True)
-    return objects._replace(windows=windows, boxes=np.where(visible, boxes, np.nan))
-
-
-def _describe(objects: Objects) -> dict[str, Any]:
-    """The objects of one image, JSON-able."""
-    count = int(objects.counts[0])
-    found = zip(objects.boxes[0], objects.windows[0], objects.presence[0], strict=True)
-    listed = [
-        {
-            "box": rounded(box) if np.isfinite(box).all() else None,
-            "window": rounded(window),
-            "presence": rounded([presence])[0],
-        }
-        for box, window, presence in found
-    ]
-    return {
-        "count": count,
-        "count_probs": rounded(objects.count_probs[0]),
-        "objects": listed[:count],
-        "elbo": rounded(objects.elbo_terms["elbo"])[0],
-    }
 
 
 class _Pictures:

@@ -16,18 +16,18 @@ from configs import scene3d_table
 
 
 def test_every_method_is_measured_and_written(tmp_path, monkeypatch):
-    infer, turns = Model3D.infer, []
+    infer, refinements = Model3D.infer, []
 
     def infer_and_tell(self, images, **options):
-        turns.append(options.get("num_turns"))
+        refinements.append((options.get("num_sweeps"), options.get("num_turns")))
         return infer(self, images, **options)
 
     monkeypatch.setattr(Model3D, "infer", infer_and_tell)
     config = "--config=configs/scene3d_table.py"
     tabletop.main([config, "--smoke", "--only", "each once", f"--workdir={tmp_path}"])
     written = json.loads((tmp_path / "tabletop.json").read_text())
-    methods = ["DAIR", "DAIR, turned", "supervised, arbitrary", "supervised, sorted"]
-    methods += ["supervised, slots", "the true scene"]
+    methods = ["DAIR", "DAIR, swept", "DAIR, swept and turned", "supervised, arbitrary"]
+    methods += ["supervised, sorted", "supervised, slots", "the true scene"]
     assert {name: list(of_set) for name, of_set in written["summary"].items()} == {
         "each once": methods
     }
@@ -38,7 +38,7 @@ def test_every_method_is_measured_and_written(tmp_path, monkeypatch):
             assert row["position_error"] < 1e-4 and max(row["camera_error"]) < 1e-3
         else:
             assert row["seconds_per_image"] > 0
-    assert turns[-2:] == [1, 24]
+    assert refinements[-3:] == [(0, 1), (1, 1), (1, 24)]
     assert written["data"]["each once"]["repetition"] is False
     lines = list(csv.DictReader((tmp_path / "tabletop.csv").read_text().splitlines()))
     assert [(line["set"], line["method"]) for line in lines] == [
@@ -75,7 +75,7 @@ def test_the_table_has_means_and_deviations():
     assert summary["each once"]["AIR"]["count_accuracy"] == tables.spread([0.98, 1.0])
     assert summary["each once"]["AIR"]["cup_rotation"] is None
     text = tabletop_report.table({"summary": summary})
-    assert "| each once | AIR | 2 | 99.0 ± 1.4 | - | - | 1.0 ± 0.0 | 0.5 ± 0.0 | - | 3.0" in text
+    assert "| each once | AIR | 2 | 99.00 ± 1.41 | - | - | 1.0 ± 0.0 | 0.5 ± 0.0 | - | 3.0" in text
 
 
 def test_what_was_not_measured_has_no_bar():

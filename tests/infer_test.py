@@ -174,10 +174,11 @@ def test_many_unusable_images_are_summed_up(checkpoint, tmp_path, capsys):
     assert [line["name"] for line in read(tmp_path / "out")] == [f"a.npy[{i}]" for i in range(16)]
 
 
-def test_turns_are_for_scenes_of_three_dimensions(checkpoint, tmp_path, capsys):
+@pytest.mark.parametrize("option", [("--turns", "24"), ("--sweeps", "1")])
+def test_refinements_are_for_scenes_of_three_dimensions(checkpoint, tmp_path, capsys, option):
     np.save(tmp_path / "one.npy", np.zeros((1, 8, 8), np.float32))
-    assert run(checkpoint, tmp_path / "one.npy", tmp_path / "out", "--turns", "24") == 1
-    assert "--turns is for models of 3-D scenes" in capsys.readouterr().err
+    assert run(checkpoint, tmp_path / "one.npy", tmp_path / "out", *option) == 1
+    assert "--sweeps and --turns are for models of 3-D scenes" in capsys.readouterr().err
 
 
 def test_a_light_background_is_refused_with_the_flag_that_inverts_it(checkpoint, tmp_path, capsys):

@@ -22,49 +22,18 @@ from air_jax.data.tabletop import create_tabletop
 from air_jax.distributions import UnaryCode
 from air_jax.evaluate3d import project
 from air_jax.experiments import ablation, contenders3d
-from air_jax.inverse_graphics import Objects3D
+from air_jax.inverse_graphics import Model3D, Objects3D
 from air_jax.kinds import load
 from air_jax.models.air3d import create_air3d
 from air_jax.models.scene3d import create_scene3d
 from air_jax.models.supervised import Prediction
-from air_jax.render.scene import CATALOGUES, CROCKERY, SOLIDS
-from configs import scene3d_object, scene3d_table
-
-TINY = {
-    "data.image_size": 8,
-    "data.supersampling": 1,
-    "data.num_train": 16,
-    "data.num_validation": 4,
-    "data.num_test": 6,
-    "inference.hidden_size": 5,
-    "inference.embedding_size": 5,
-    "inference.predictor_hidden": (4,),
-    "inference.patch_features": 3,
-    "baseline.hidden_size": 4,
-    "baseline.embedding_size": 4,
-    "train.batch_size": 4,
-    "train.num_steps": 4,
-    "train.steps_per_call": 2,
-    "train.log_every": 2,
-    "train.evaluate_every": 4,
-    "train.checkpoint_every": 4,
-    "train.validation_images": 4,
-    "evaluation.iwae_images": 2,
-    "evaluation.iwae_samples": 3,
-}
-
-
-def tiny_config(**changes):
-    config = scene3d_object.get_config().to_dict()
-    return ablation.change(
-        config, {**TINY, **{k.replace("__", "."): v for k, v in changes.items()}}
-    )
+from tests import tiny3d
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
-    return folder, loop.run(tiny_config(), str(folder))[0]
+    return folder, loop.run(tiny3d.config(), str(folder))[0]
 
 
 def test_a_run_leaves_a_model_and_what_it_is_worth(trained):
@@ -73,7 +42,7 @@ def test_a_run_leaves_a_model_and_what_it_is_worth(trained):
     assert all(np.isfinite(evaluation[name]) for name in names)
     assert evaluation["count_accuracy"] == 1.0  # the count is known
     model = load(folder)
-    images = create_tabletop(**tiny_config()["data"]).test.images
+    images = create_tabletop(**tiny3d.config()["data"]).test.images
     found = model.infer(images)
     assert isinstance(found, Objects3D)
     assert found.identities.shape == (6, 1) and found.poses.shape == (6, 1, 3)
@@ -87,16 +56,25 @@ def test_a_run_leaves_a_model_and_what_it_is_worth(trained):
     np.testing.assert_allclose(again.reconstructions, found.reconstructions, atol=1e-5)
 
 
-def test_the_command_says_which_object_stands_where(trained, tmp_path):
+def test_the_command_says_which_object_stands_where(trained, tmp_path, monkeypatch):
     folder, _ = trained
-    scenes = create_tabletop(**tiny_config()["data"]).test
+    own, asked = Model3D.infer, []
+
+    def infer_and_tell(self, images, **options):
+        asked.append((options["num_sweeps"], options["num_turns"]))
+        return own(self, images, **options)
+
+    monkeypatch.setattr(Model3D, "infer", infer_and_tell)
+    scenes = create_tabletop(**tiny3d.config()["data"]).test
     images = np.concatenate([scenes.images, np.full((1, 8, 8, 3), 255, np.uint8)])
     np.save(tmp_path / "scenes.npy", images)
     options = ("--checkpoint", folder, "--input", tmp_path / "scenes.npy", "--output", tmp_path)
-    assert infer.main([*map(str, options), "--pictures", "2", "--turns", "4"]) == 0
+    refined = ("--sweeps", "2", "--turns", "4")
+    assert infer.main([*map(str, options), "--pictures", "2", *refined]) == 0
+    assert asked == [(2, 4)]
     lines = [json.loads(line) for line in (tmp_path / "objects.jsonl").read_text().splitlines()]
     assert len(lines) == 7  # a light background is nothing to refuse
-    found = load(folder).infer(scenes.images, num_turns=4)
+    found = load(folder).infer(scenes.images, num_sweeps=2, num_turns=4)
     names = ("cube", "sphere", "cylinder")
     for i, line in enumerate(lines[:6]):
         (one,) = line["objects"]
@@ -109,85 +87,8 @@ def test_the_command_says_which_object_stands_where(trained, tmp_path):
     assert pictures[2:] == [None] * 5 and (tmp_path / pictures[0]).stat().st_size > 1000
 
 
-def test_the_likeliest_of_an_object_s_turns_is_kept(trained):
-    folder, _ = trained
-    model = load(folder)
-    scenes = create_tabletop(**tiny_config()["data"]).test
-    given = model.infer(scenes.images)
-    found = model.infer(scenes.images, num_turns=8)
-    np.testing.assert_array_equal(found.identities, given.identities)
-    np.testing.assert_array_equal(found.poses[..., :2], given.poses[..., :2])
-    # Of cube, sphere and cylinder: four sides alike, all, none.
-    periods = 2 * np.pi / np.array([4, np.inf, 1])[given.identities]
-    images = scenes.images / np.float32(255)
-
-    def errors(turn):
-        poses = given.poses.copy()
-        poses[..., 2] += turn / 8 * periods
-        drawn = contenders3d.as_objects(
-            model.air.scene, identities=given.identities, poses=poses
-        ).reconstructions
-        return np.square(images - drawn).sum((1, 2, 3))
-
-    every = np.stack([errors(turn) for turn in range(8)])
-    found_errors = np.square(images - found.reconstructions).sum((1, 2, 3))
-    np.testing.assert_allclose(found_errors, every.min(0), rtol=1e-4)
-    assert (every.min(0) < every[0] - 1e-3).any()  # there was something to turn
-    assert np.abs(found.poses[..., 2]).max() <= np.pi
-    _, _, poses = model.detect(scenes.images, num_turns=8)
-    np.testing.assert_allclose(poses, found.poses, atol=1e-5)
-    with pytest.raises(ValueError, match="num_turns is 0"):
-        model.infer(scenes.images, num_turns=0)
-
-
-def test_what_is_there_is_turned_whatever_else_there_is():
-    """Of true scenes by stray cameras, each yaw wrong by some of 24 turns."""
-    section = scene3d_table.get_config().scene.to_dict()
-    scene = create_scene3d(section, image_size=32, channels=3)
-    sampled = jax.device_get(scene.sample(jax.random.key(0), jnp.arange(24) % 3 + 1, 3))
-    rng = np.random.default_rng(0)
-    wrong = sampled.z_where + np.zeros_like(sampled.z_where)
-    wrong[..., 2] += 2 * np.pi / 24 * rng.integers(24, size=wrong.shape[:2])
-    presence = (np.arange(3) < (np.arange(24) % 3 + 1)[:, None]).astype(np.float32)
-    turn = jax.jit(inverse_graphics._turn, static_argnames=("scene", "num_turns"))
-    given = jnp.array(sampled.images), sampled.z_what, presence, jnp.array(wrong), sampled.camera
-    found = np.asarray(turn(scene, *given, num_turns=24))
-    np.testing.assert_array_equal(found[..., :2], wrong[..., :2])
-    is_round = np.array([not model.fold for model in CROCKERY])[sampled.z_what]
-    untouched = is_round | (presence == 0)
-    np.testing.assert_array_equal(found[untouched], wrong[untouched])
-    off = np.cos(found[..., 2] - sampled.z_where[..., 2])[~untouched]
-    assert len(off) > 15 and (off > 0.999).mean() > 0.7  # some objects hide or cross each other
-
-
-def test_turns_are_within_what_a_symmetry_tells_apart(monkeypatch):
-    models = CROCKERY + SOLIDS
-    monkeypatch.setitem(CATALOGUES, "crockery and solids", models)
-    section = {**scene3d_table.get_config().scene.to_dict(), "catalogue": "crockery and solids"}
-    scene = create_scene3d(section, image_size=32, channels=3)
-    names = [model.name for model in models]
-    identities = np.array([names.index(name) for name in ("cube", "plate", "bowl")] * 8)[:, None]
-    rng, steps = np.random.default_rng(0), np.arange(24)
-    poses = np.concatenate(
-        [rng.uniform(-0.9, 0.9, (24, 1, 2)), rng.uniform(-3, 3, (24, 1, 1))], axis=-1
-    ).astype(np.float32)
-    cameras, there = jnp.broadcast_to(scene.prior_camera().loc, (24, 2)), jnp.ones((24, 1))
-    images = scene.draw(identities, there, poses, cameras)
-    is_cube = identities[:, 0] == names.index("cube")
-    given = poses.copy()
-    given[is_cube, 0, 2] += np.pi / 2 / 24 * steps[is_cube]
-    given[~is_cube, 0, :2] += 0.02  # so that rounding would turn some
-    turn = jax.jit(inverse_graphics._turn, static_argnames=("scene", "num_turns"))
-    found = np.asarray(
-        turn(scene, images, identities, there, jnp.array(given), cameras, num_turns=24)
-    )
-    quarters = (found - poses)[is_cube, 0, 2] / (np.pi / 2)
-    np.testing.assert_allclose(quarters, quarters.round(), atol=1e-3)
-    np.testing.assert_array_equal(found[~is_cube], given[~is_cube])
-
-
 def test_enumeration_is_for_one_object():
-    config = tiny_config(estimator="enumerate", inference__num_steps=2)
+    config = tiny3d.config(estimator="enumerate", inference__num_steps=2)
     names = ("estimator", "scene", "inference", "baseline", "prior", "exploration", "optimizer")
     options = {name: config[name] for name in (*names, "num_samples", "centring")}
     with pytest.raises(ValueError, match="one object that is known to be there"):
@@ -196,7 +97,7 @@ def test_enumeration_is_for_one_object():
 
 def test_enumeration_is_what_the_score_function_is_on_average():
     """Of one image: the mean gradient over many noises, within its standard errors."""
-    config = tiny_config()
+    config = tiny3d.config()
     air = create_air3d(
         scene=config["scene"], inference=config["inference"], image_size=8, channels=3
     )
@@ -251,7 +152,7 @@ def scene_model(config):
 
 @pytest.mark.parametrize("rotation", ["raw", "folded"])
 def test_the_supervised_network_learns_what_it_is_told(rotation):
-    config = tiny_config(inference__hidden_size=64, inference__embedding_size=64)
+    config = tiny3d.config(inference__hidden_size=64, inference__embedding_size=64)
     scenes = create_tabletop(**config["data"]).train
     model = supervised.train_supervised(
         scenes,
@@ -278,21 +179,8 @@ def supervised_error(found, scenes, rotation):
     return np.abs((turned + period / 2) % period - period / 2).mean()
 
 
-TABLE = {
-    "data.catalogue": "crockery",
-    "data.counts": [0, 1, 2, 3],
-    "data.camera_range": [25.0, 8.0],
-    "data.extent": 1.1,
-    "scene.catalogue": "crockery",
-    "scene.camera_scale": [14.4, 4.6],
-    "scene.reach": 1.5,
-    "inference.num_steps": 3,
-    "inference.fixed_count": False,
-}
-
-
 def test_places_are_as_the_camera_sees_them():
-    scene = scene_model(ablation.change(tiny_config(), TABLE))
+    scene = scene_model(ablation.change(tiny3d.config(), tiny3d.TABLE))
     cameras = np.array([[0.4, 0.7], [-0.3, 0.6]], np.float32)
     seen = jnp.array([[0.8, 0.0, 0.2], [0.0, 0.5, -1.0]])
     poses = scene.to_world(seen, jnp.array(cameras))
@@ -304,7 +192,7 @@ def test_places_are_as_the_camera_sees_them():
 
 
 def test_samples_are_scenes_of_the_prior():
-    scene = scene_model(ablation.change(tiny_config(), TABLE))
+    scene = scene_model(ablation.change(tiny3d.config(), tiny3d.TABLE))
     sampled = scene.sample(jax.random.key(0), jnp.zeros(3_000, jnp.int32), 3)
     np.testing.assert_array_equal(np.unique(sampled.z_what), range(scene.num_identities))
     # As the camera sees them, they are in reach; on the table they are turned with it.
@@ -320,7 +208,7 @@ def test_samples_are_scenes_of_the_prior():
 
 
 def test_labels_come_in_the_order_that_is_asked_for():
-    config = ablation.change(tiny_config(), {**TABLE, "data.repetition": True})
+    config = ablation.change(tiny3d.config(), {**tiny3d.TABLE, "data.repetition": True})
     scene = scene_model(config)
     scenes = create_tabletop(**{**config["data"], "num_train": 64}).train
     labels = {
@@ -356,8 +244,8 @@ def test_labels_come_in_the_order_that_is_asked_for():
 @pytest.mark.parametrize("order", ["arbitrary", "sorted", "slots"])
 def test_the_supervised_network_learns_whole_scenes(order):
     """A few scenes by heart; what it predicts are the true objects, in whatever order."""
-    changes = {**TABLE, "data.repetition": False, "data.num_train": 12, "data.image_size": 16}
-    config = ablation.change(tiny_config(), changes)
+    of_data = {"data.repetition": False, "data.num_train": 12, "data.image_size": 16}
+    config = ablation.change(tiny3d.config(), {**tiny3d.TABLE, **of_data})
     scenes = create_tabletop(**config["data"]).train
     sizes = {"hidden_size": 64, "embedding_size": 64, "patch_features": 16}
     model = supervised.train_supervised(
@@ -396,7 +284,7 @@ class Told:
 
 
 def test_a_slot_has_the_yaw_of_its_own_model():
-    scene = scene_model(ablation.change(tiny_config(), TABLE))
+    scene = scene_model(ablation.change(tiny3d.config(), tiny3d.TABLE))
     images = np.zeros((2, 8, 8, 3), np.uint8)
     found = supervised.SupervisedModel(Told(), scene, "slots", {}).predict(images)
     np.testing.assert_array_equal(found.identities, [[0, 1, 2, 3]] * 2)
@@ -406,7 +294,7 @@ def test_a_slot_has_the_yaw_of_its_own_model():
 
 
 def test_optimisation_finds_a_scene_that_is_easy():
-    config = tiny_config(data__num_test=3)
+    config = tiny3d.config(data__num_test=3)
     test = create_tabletop(**{**config["data"], "image_size": 16}).test
     scene = create_scene3d(config["scene"], image_size=16, channels=3)
     found = pose_search.search(

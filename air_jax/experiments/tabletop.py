@@ -6,8 +6,10 @@
 Two sets of scenes: each model of the catalogue at most once, and with repetition. On both:
 
     AIR or DAIR            as the config says, trained from images alone; its renderer is all it has
-    ..., turned            the same models; of every object that they found 24 turns are rendered,
-                           and the likeliest is kept
+    ..., swept             the same models; every object that they found is looked at again once,
+                           the others given, and what makes the image likelier is kept
+    ..., swept and turned  likewise; then of every object 24 turns are rendered, and the likeliest
+                           is kept
     supervised, arbitrary  the same layers trained on true counts, identities, poses and cameras,
                            in the order in which the scenes happen to list them, as in the paper
     supervised, sorted     likewise, in an order that an image determines
@@ -18,7 +20,7 @@ Two sets of scenes: each model of the catalogue at most once, and with repetitio
 
 The models are ordinary runs in folders of the workdir; the same command resumes them. The
 supervised networks take as many steps and images as they do, with the same optimizer. Times are
-from images to what stands where, with the renderings that DAIR needs for it and no others. What
+from images to what stands where, with the renderings that are needed for it and no others. What
 `--only` leaves out is reported as it was measured before. The workdir gets
 
     tabletop.json        every measurement, means with deviations over seeds
@@ -27,7 +29,8 @@ from images to what stands where, with the renderings that DAIR needs for it and
     bars.png             counts and reconstructions (figure 7, middle)
     SET.json             the measurements of one set of scenes
     SET_scenes.png       scenes and what each method makes of them
-    SET_from_above.png   true objects and cameras, and those that AIR found (figure 7, left)
+    SET_from_above.png   true objects and cameras, and those that AIR found, swept and turned
+                         (figure 7, left)
     SET_policy.png       where AIR's steps put objects, and which (figure 7, right)
 """
 
@@ -54,9 +57,15 @@ from air_jax.data.dataset import Dataset
 from air_jax.data.tabletop import Scenes3D
 from air_jax.experiments import ablation, contenders3d, runs, tabletop_report
 from air_jax.inverse_graphics import Model3D, Objects3D
+from air_jax.refine3d import Refinement
 
 _NUM_SHOWN = 9
-_NUM_TURNS = 24
+# By what follows the model's name.
+_REFINEMENTS = {
+    "": Refinement(),
+    ", swept": Refinement(num_sweeps=1),
+    ", swept and turned": Refinement(num_sweeps=1, num_turns=24),
+}
 _NUM_FROM_ABOVE = 6
 SETS: dict[str, ablation.Changes] = {
     "each once": {"data.repetition": False},
@@ -159,18 +168,19 @@ def _of_set(
         evaluation = one.require_evaluation(one.seeds[0])
         model = kinds.load(one.folder)
         assert isinstance(model, Model3D)
-        name, by_turns = config["inference"]["variant"].upper(), {}
-        for method, num_turns in ((name, 1), (f"{name}, turned", _NUM_TURNS)):
-            found = by_turns[num_turns] = model.infer(test.images, num_turns=num_turns)
-            detect = functools.partial(model.detect, num_turns=num_turns)
+        name, by_refinement = config["inference"]["variant"].upper(), {}
+        for suffix, refinement in _REFINEMENTS.items():
+            options = refinement._asdict()
+            found = by_refinement[suffix] = model.infer(test.images, **options)
+            detect = functools.partial(model.detect, **options)
             seconds = contenders3d.seconds_per_image(detect, test.images)
-            elbo = {"elbo": evaluation["elbo"]} if num_turns == 1 else {}
-            record(method, one.seeds[0], found, **elbo, seconds_per_image=seconds)
+            elbo = {} if suffix else {"elbo": evaluation["elbo"]}
+            record(name + suffix, one.seeds[0], found, **elbo, seconds_per_image=seconds)
         if one is programs[0]:
-            view = scene.view
-            above = figures3d.from_above(test, by_turns[1], view, num_scenes=_NUM_FROM_ABOVE)
+            *_, best = by_refinement.values()
+            above = figures3d.from_above(test, best, scene.view, num_scenes=_NUM_FROM_ABOVE)
             figures.save(above, target.with_name(f"{target.name}_from_above.png"))
-            policy = figures3d.policy(by_turns[1], view)
+            policy = figures3d.policy(by_refinement[""], scene.view)
             figures.save(policy, target.with_name(f"{target.name}_policy.png"))
     for method, order in SUPERVISED.items():
         if order == "slots" and config["data"]["repetition"]:

@@ -65,7 +65,7 @@ def table(results: Mapping[str, Any]) -> str:
                     of_set,
                     method,
                     str(summary["reconstruction_error"]["num"]),
-                    tables.show(summary["count_accuracy"], 1, factor=100),
+                    tables.show(summary["count_accuracy"], 2, factor=100),
                     tables.show(summary["identity_accuracy"], 1, factor=100),
                     tables.show(summary["position_error_pixels"], 2),
                     tables.show(summary["azimuth_error"], 1),

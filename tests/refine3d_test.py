@@ -1,0 +1,247 @@
+"""Sweeps and turns: what the likelihood makes better in a scene that was found."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from air_jax import loop, refine3d
+from air_jax.data.tabletop import create_tabletop
+from air_jax.distributions import UnaryCode
+from air_jax.experiments import ablation, contenders3d
+from air_jax.kinds import load
+from air_jax.models.air3d import create_air3d
+from air_jax.models.scene3d import create_scene3d
+from air_jax.refine3d import Found
+from air_jax.render.scene import CATALOGUES, CROCKERY, SOLIDS
+from configs import scene3d_table
+from tests import tiny3d
+
+PRIOR = UnaryCode(jnp.full((3,), np.log(1e-3)))
+NUM_SCENES = 24
+
+
+@pytest.fixture(scope="module")
+def scene():
+    section = scene3d_table.get_config().scene.to_dict()
+    return create_scene3d(section, image_size=32, channels=3)
+
+
+class Oracle:
+    """A network that finds the true objects, as many as are not given already.
+
+    One whose place is given stays out; in what order the others come is theirs in the scene. Each
+    object's log-odds is 100 and its place in the scene, and that of none is -100.
+    """
+
+    num_steps = 3
+
+    def __init__(self, scene, sampled, counts):
+        self.scene, self.sampled, self.counts = scene, sampled, counts
+
+    def mean_noise(self, batch_size):
+        return jnp.zeros((batch_size, 0))
+
+    def apply(self, variables, images, noise, *, mode, given):
+        del variables, noise
+        assert mode
+        steps = jnp.arange(3)
+        there = steps < self.counts[:, None]
+        taken = jnp.zeros(there.shape, bool)
+        if given is not None:
+            apart = given.z_where[:, :, None, :2] - self.sampled.z_where[:, None, :, :2]
+            same = (jnp.abs(apart) < 1e-4).all(-1) & (steps < given.counts[:, None])[..., None]
+            taken = same.any(1)
+        num_given = jnp.zeros_like(self.counts) if given is None else given.counts.astype(int)
+        left_first = jnp.argsort(~(there & ~taken), axis=-1, stable=True)
+        place = (steps - num_given[:, None]).clip(min=0)
+        source = jnp.take_along_axis(left_first, place, axis=-1)
+        num_left = (there & ~taken).sum(-1)
+        is_given = steps < num_given[:, None]
+        z_what = jnp.take_along_axis(self.sampled.z_what, source, axis=-1)
+        z_where = jnp.take_along_axis(self.sampled.z_where, source[..., None], axis=1)
+        if given is not None:
+            z_what = jnp.where(is_given, given.z_what, z_what)
+            z_where = jnp.where(is_given[..., None], given.z_where, z_where)
+        z_pres = (steps < (num_given + num_left)[:, None]).astype(jnp.float32)
+        canvas = self.scene.draw(z_what, z_pres, z_where, self.sampled.camera)
+        empty = dict.fromkeys(refine3d.Trace._fields)
+        return refine3d.Trace(**empty)._replace(
+            z_pres=z_pres,
+            z_what=z_what,
+            z_where=z_where,
+            presence_logit=jnp.where(z_pres > 0, 100.0 + source, -100.0),
+            what_log_probs=jax.nn.log_softmax(10.0 * jax.nn.one_hot(z_what, 4)),
+            log_p_x=self.scene.log_likelihood(images, canvas)[:, None],
+        )
+
+
+@pytest.fixture(scope="module")
+def swept(scene):
+    """True scenes, and a sweep's from others: with one in between, one too few, or as they are."""
+    counts = jnp.arange(NUM_SCENES) % 4
+    sampled = scene.sample(jax.random.key(0), counts, 3)
+    # Nothing hides another, or there would be more than one answer.
+    apart = jnp.array([[-1.0, -1.0], [1.0, -1.0], [0.0, 1.0]])
+    seen = jnp.concatenate([jnp.broadcast_to(apart, (NUM_SCENES, 3, 2)), jnp.zeros((24, 3, 1))], -1)
+    sampled = sampled._replace(z_where=scene.to_world(seen, sampled.camera[:, None]))
+    presence = (jnp.arange(3) < counts[:, None]).astype(jnp.float32)
+    images = scene.draw(sampled.z_what, presence, sampled.z_where, sampled.camera)
+    oracle = Oracle(scene, sampled, counts)
+    right = Found(
+        presence,
+        sampled.z_what,
+        sampled.z_where,
+        jnp.where(presence > 0, 1.0 + jnp.arange(3), -1.0),
+        jnp.zeros((NUM_SCENES, 3, 4)),
+    )
+    # Of two objects: between them a third. Of three: the last one is missing.
+    between = sampled.z_where[:, :2].mean(1)
+    first = jnp.array([2, 0, 1])
+    more = jax.tree.map(lambda leaf: leaf[:, first], right)
+    more = more._replace(z_pres=jnp.ones_like(presence), z_where=more.z_where.at[:, 0].set(between))
+    fewer = right._replace(z_pres=presence.at[:, 2].set(0.0))
+    wrong = refine3d._where((counts == 2)[:, None], more, right)
+    wrong = refine3d._where((counts == 3)[:, None], fewer, wrong)
+
+    def log_joint(found):
+        canvas = scene.draw(found.z_what, found.z_pres, found.z_where, sampled.camera)
+        return scene.log_likelihood(images, canvas) + PRIOR.log_prob(found.z_pres)
+
+    found = refine3d.sweep(oracle, {}, PRIOR, images, wrong, log_joint(wrong), 1)
+    return counts, sampled, right, found, log_joint
+
+
+def test_a_sweep_takes_away_what_is_wrong_and_finds_what_is_missing(swept):
+    counts, sampled, _, found, _ = swept
+    np.testing.assert_array_equal(found.z_pres.sum(-1), counts)
+    for i, count in enumerate(np.asarray(counts)):
+        true, inferred = (
+            sorted(zip(of.z_what[i, :count].tolist(), of.z_where[i, :count].tolist(), strict=True))
+            for of in (sampled, found)
+        )
+        assert [what for what, _ in inferred] == [what for what, _ in true]
+        np.testing.assert_allclose(
+            [where for _, where in inferred], [where for _, where in true], atol=1e-5
+        )
+
+
+def test_an_object_keeps_what_was_said_when_it_was_found(swept):
+    counts, _, right, found, _ = swept
+    logits = np.asarray(found.presence_logit)
+    # What was right is not touched: what is put in its place is no likelier.
+    same = np.asarray(counts) < 2
+    np.testing.assert_array_equal(logits[same], right.presence_logit[same])
+    # Two were there, behind the wrong one, of which the first was found as 1 and the next as 2.
+    np.testing.assert_array_equal(logits[np.asarray(counts) == 2, :2], [[1, 2]] * 6)
+    # The first one was taken away, and after the second the oracle found it and the third.
+    np.testing.assert_array_equal(logits[np.asarray(counts) == 3], [[2, 100, 102]] * 6)
+
+
+def test_no_scene_becomes_less_likely():
+    """Of a network of random weights, whose proposals are mostly bad."""
+    config = ablation.change(tiny3d.config(), tiny3d.TABLE)
+    air = create_air3d(
+        scene=config["scene"], inference=config["inference"], image_size=8, channels=3
+    )
+    scenes = create_tabletop(**{**config["data"], "num_test": 64}).test
+    images = jnp.asarray(scenes.images / np.float32(255))
+    params = jax.jit(air.init)(jax.random.key(0), images[:1], air.mean_noise(1))["params"]
+    keys = iter(jax.random.split(jax.random.key(1), len(jax.tree.leaves(params))))
+    params = jax.tree.map(
+        lambda leaf: leaf + 0.5 * jax.random.normal(next(keys), leaf.shape), params
+    )
+    find = jax.jit(refine3d.find, static_argnames=("air", "refinement"))
+    joints = []
+    for num_sweeps in range(3):
+        found, cameras = find(air, params, PRIOR, images, refine3d.Refinement(num_sweeps))
+        canvas = air.scene.draw(found.z_what, found.z_pres, found.z_where, cameras)
+        joints.append(air.scene.log_likelihood(images, canvas) + PRIOR.log_prob(found.z_pres))
+    assert (joints[1] >= joints[0] - 1e-2).all() and (joints[2] >= joints[1] - 1e-2).all()
+    assert (joints[1] > joints[0] + 1).any()
+
+
+TURN = jax.jit(refine3d.turn, static_argnames=("scene", "num_turns"))
+
+
+def found_as(identities, presence, poses):
+    """Objects of which nothing else was said."""
+    shape = presence.shape
+    nothing = jnp.zeros(shape), jnp.zeros((*shape, 4))
+    return Found(jnp.asarray(presence), jnp.asarray(identities), jnp.asarray(poses), *nothing)
+
+
+@pytest.fixture(scope="module")
+def solids(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    loop.run(tiny3d.config(), str(folder))
+    return load(folder), create_tabletop(**tiny3d.config()["data"]).test
+
+
+def test_the_likeliest_of_an_object_s_turns_is_kept(solids):
+    model, scenes = solids
+    given = model.infer(scenes.images)
+    found = model.infer(scenes.images, num_turns=8)
+    np.testing.assert_array_equal(found.identities, given.identities)
+    np.testing.assert_array_equal(found.poses[..., :2], given.poses[..., :2])
+    # Of cube, sphere and cylinder: four sides alike, all, none.
+    periods = 2 * np.pi / np.array([4, np.inf, 1])[given.identities]
+    images = scenes.images / np.float32(255)
+
+    def errors(turn):
+        poses = given.poses.copy()
+        poses[..., 2] += turn / 8 * periods
+        drawn = contenders3d.as_objects(
+            model.air.scene, identities=given.identities, poses=poses
+        ).reconstructions
+        return np.square(images - drawn).sum((1, 2, 3))
+
+    every = np.stack([errors(turn) for turn in range(8)])
+    found_errors = np.square(images - found.reconstructions).sum((1, 2, 3))
+    np.testing.assert_allclose(found_errors, every.min(0), rtol=1e-4)
+    assert (every.min(0) < every[0] - 1e-3).any()  # there was something to turn
+    assert np.abs(found.poses[..., 2]).max() <= np.pi
+    _, _, poses = model.detect(scenes.images, num_turns=8)
+    np.testing.assert_allclose(poses, found.poses, atol=1e-5)
+    with pytest.raises(ValueError, match="num_turns is 0"):
+        model.infer(scenes.images, num_turns=0)
+
+
+def test_what_is_there_is_turned_whatever_else_there_is(scene):
+    """Of true scenes by stray cameras, each yaw wrong by some of 24 turns."""
+    sampled = jax.device_get(scene.sample(jax.random.key(0), jnp.arange(24) % 3 + 1, 3))
+    rng = np.random.default_rng(0)
+    wrong = sampled.z_where + np.zeros_like(sampled.z_where)
+    wrong[..., 2] += 2 * np.pi / 24 * rng.integers(24, size=wrong.shape[:2])
+    presence = (np.arange(3) < (np.arange(24) % 3 + 1)[:, None]).astype(np.float32)
+    given = found_as(sampled.z_what, presence, wrong)
+    found = np.asarray(TURN(scene, jnp.array(sampled.images), given, sampled.camera, 24))
+    np.testing.assert_array_equal(found[..., :2], wrong[..., :2])
+    is_round = np.array([not model.fold for model in CROCKERY])[sampled.z_what]
+    untouched = is_round | (presence == 0)
+    np.testing.assert_array_equal(found[untouched], wrong[untouched])
+    off = np.cos(found[..., 2] - sampled.z_where[..., 2])[~untouched]
+    assert len(off) > 15 and (off > 0.999).mean() > 0.7  # some objects hide or cross each other
+
+
+def test_turns_are_within_what_a_symmetry_tells_apart(monkeypatch):
+    models = CROCKERY + SOLIDS
+    monkeypatch.setitem(CATALOGUES, "crockery and solids", models)
+    section = {**scene3d_table.get_config().scene.to_dict(), "catalogue": "crockery and solids"}
+    scene = create_scene3d(section, image_size=32, channels=3)
+    names = [model.name for model in models]
+    identities = np.array([names.index(name) for name in ("cube", "plate", "bowl")] * 8)[:, None]
+    rng, steps = np.random.default_rng(0), np.arange(24)
+    poses = np.concatenate(
+        [rng.uniform(-0.9, 0.9, (24, 1, 2)), rng.uniform(-3, 3, (24, 1, 1))], axis=-1
+    ).astype(np.float32)
+    cameras, there = jnp.broadcast_to(scene.prior_camera().loc, (24, 2)), jnp.ones((24, 1))
+    images = scene.draw(identities, there, poses, cameras)
+    is_cube = identities[:, 0] == names.index("cube")
+    given = poses.copy()
+    given[is_cube, 0, 2] += np.pi / 2 / 24 * steps[is_cube]
+    given[~is_cube, 0, :2] += 0.02  # so that rounding would turn some
+    found = np.asarray(TURN(scene, images, found_as(identities, there, given), cameras, 24))
+    quarters = (found - poses)[is_cube, 0, 2] / (np.pi / 2)
+    np.testing.assert_allclose(quarters, quarters.round(), atol=1e-3)
+    np.testing.assert_array_equal(found[~is_cube], given[~is_cube])
