@@ -9,6 +9,7 @@ from air_jax import loop, refine3d
 from air_jax.data.tabletop import create_tabletop
 from air_jax.distributions import UnaryCode
 from air_jax.experiments import ablation, contenders3d
+from air_jax.inverse_graphics import Model3D
 from air_jax.kinds import load
 from air_jax.models.air3d import create_air3d
 from air_jax.models.scene3d import create_scene3d
@@ -151,14 +152,21 @@ def test_no_scene_becomes_less_likely():
     params = jax.tree.map(
         lambda leaf: leaf + 0.5 * jax.random.normal(next(keys), leaf.shape), params
     )
-    find = jax.jit(refine3d.find, static_argnames=("air", "refinement"))
+    model = Model3D(air, params, PRIOR, config)
     joints = []
     for num_sweeps in range(3):
-        found, cameras = find(air, params, PRIOR, images, refine3d.Refinement(num_sweeps))
-        canvas = air.scene.draw(found.z_what, found.z_pres, found.z_where, cameras)
-        joints.append(air.scene.log_likelihood(images, canvas) + PRIOR.log_prob(found.z_pres))
+        found = model.infer(scenes.images, num_sweeps=num_sweeps)
+        there = jnp.arange(3) < found.counts[:, None]
+        likelihood = air.scene.log_likelihood(images, found.reconstructions)
+        joints.append(likelihood + PRIOR.log_prob(there.astype(jnp.float32)))
+        counts, identities, poses = model.detect(scenes.images, num_sweeps=num_sweeps)
+        np.testing.assert_array_equal(counts, found.counts)
+        np.testing.assert_array_equal(identities, found.identities)
+        np.testing.assert_allclose(poses, found.poses, atol=1e-4)
     assert (joints[1] >= joints[0] - 1e-2).all() and (joints[2] >= joints[1] - 1e-2).all()
     assert (joints[1] > joints[0] + 1).any()
+    with pytest.raises(ValueError, match="num_sweeps is -1"):
+        model.infer(scenes.images, num_sweeps=-1)
 
 
 TURN = jax.jit(refine3d.turn, static_argnames=("scene", "num_turns"))
