@@ -16,8 +16,8 @@ are `[x_min, y_min, x_max, y_max]` in pixels of the image as given, pixel k span
 image that cannot be used has `name` and `error` instead. A number that is not finite is null.
 
 Of a model of 3-D scenes a line holds what `infer3d.describe` says in place of probabilities, boxes
-and windows, and a picture shows the image beside the scene that was found. `--sweeps 1` mends most
-scenes that were taken for others, `--turns 24` tells better where handles point (see
+and windows, and a picture shows the image beside the scene that was found. `--sweeps 1` mends
+counts and identities, `--turns 24` tells better where handles point (see
 `inverse_graphics.Model3D.infer`); the ELBO knows nothing of them.
 """
 
@@ -158,7 +158,7 @@ def _run(options: argparse.Namespace) -> int:
     if isinstance(model, Model3D):
         how |= {"num_sweeps": options.sweeps, "num_turns": options.turns}
     elif options.sweeps or options.turns > 1:
-        raise ValueError("--sweeps and --turns are for models of 3-D scenes")
+        raise ValueError("--sweeps and --turns are for models of 3-D scenes; leave them out")
     inputs = _read(options.input, model.air.scene.channels)
 
     pictures = _Pictures(output / PICTURES_DIR, options.pictures)

@@ -21,12 +21,14 @@ class Objects3D(NamedTuple):
 
     Identities are the likeliest ones, poses and camera at their posterior means; with turns, yaws
     are the likeliest of those that were rendered. N steps; what lies beyond an image's count is
-    what the model would have drawn next. After sweeps, an object's probabilities are those of the
-    step that found it.
+    what the model would have drawn next. Sweeps put what they find last, and an object's odds and
+    identity's law are of the pass that found it.
 
     Attributes:
-      counts: number of steps before the first with q(z_pres = 1) <= 0.5, int32 `[n]`.
-      presence: probability that step i is present, `[n, N]`.
+      counts: number of objects: without sweeps, of the steps before the first with
+        q(z_pres = 1) <= 0.5; int32 `[n]`.
+      presence: probability that step i is present, the product of those of the steps up to it,
+        `[n, N]`.
       identities: place in the catalogue, int32 `[n, N]`.
       identity_probs: q(z_what_i), `[n, N, K]`.
       poses: `(x, y, yaw)`, units of length and radians in [-pi, pi), `[n, N, 3]`.
@@ -50,7 +52,9 @@ class Objects3D(NamedTuple):
 def _infer_batch(air, params, prior_logits, images, keys, refinement):
     """One batch at the posterior's mode, refined, and its ELBO terms at one sample."""
     prior = UnaryCode(prior_logits)
-    found, cameras = refine3d.find(air, params, prior, images, refinement)
+    found, cameras = refine3d.find(
+        images, air=air, params=params, prior=prior, refinement=refinement
+    )
     sample = apply(air, params, images, air.sample_noise(keys))
     return {
         "counts": found.z_pres.sum(-1).astype(jnp.int32),
@@ -67,7 +71,8 @@ def _infer_batch(air, params, prior_logits, images, keys, refinement):
 @functools.partial(jax.jit, static_argnames=("air", "refinement"))
 def _detect_batch(air, params, prior_logits, images, refinement):
     """Counts, identities and poses at the posterior's mode, refined, without the last rendering."""
-    found, _ = refine3d.find(air, params, UnaryCode(prior_logits), images, refinement)
+    prior = UnaryCode(prior_logits)
+    found, _ = refine3d.find(images, air=air, params=params, prior=prior, refinement=refinement)
     return found.z_pres.sum(-1).astype(jnp.int32), found.z_what, found.z_where
 
 
@@ -117,8 +122,8 @@ class Model3D(NamedTuple):
           key: of the sample that gives the ELBO; a fixed one if None.
           batch_size: images at a time.
           num_sweeps: times that the network looks again at every object, the others given, to keep
-            what makes the image likelier. One is enough to find most scenes that were taken for
-            others, of which the image says that they are wrong.
+            what makes the image likelier. It mends counts and identities (see `refine3d.sweep`),
+            but not where pictures are not the renderer's own; nothing changes with one object.
           num_turns: yaws of each object that are rendered, to keep the likeliest, evenly around
             from the one that is inferred (of a cube, around a quarter); 1 for that one alone. The
             likelihood prefers the true yaw of a pan only within some ten degrees of it; of 24
@@ -129,7 +134,6 @@ class Model3D(NamedTuple):
             `num_turns` < 1, or `num_sweeps` < 0.
         """
         images, refinement = self._check(images), Refinement(num_sweeps, num_turns)
-        refinement.check()
         key = jax.random.key(0) if key is None else key
         params = parallel.replicate(self.params)
 
@@ -163,7 +167,6 @@ class Model3D(NamedTuple):
           ValueError: as `infer`.
         """
         images, refinement = self._check(images), Refinement(num_sweeps, num_turns)
-        refinement.check()
         params = parallel.replicate(self.params)
 
         def one(batch: trained.Batch) -> tuple[jax.Array, jax.Array, jax.Array]:

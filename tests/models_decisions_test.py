@@ -80,7 +80,7 @@ def test_the_cross_entropy_is_that_of_the_posterior():
 
 def test_identities_have_their_frequencies():
     log_probs = jnp.log(jnp.tile(jnp.array([[0.2, 0.5, 0.3]]), (20_000, 1)))
-    chosen = Decisions(jnp.zeros(20_000), log_probs).sample(
+    chosen = Decisions(jnp.zeros(20_000), log_probs).sample_what(
         jax.random.uniform(jax.random.key(0), (20_000,))
     )
     np.testing.assert_allclose(np.bincount(chosen) / 20_000, [0.2, 0.5, 0.3], atol=0.015)

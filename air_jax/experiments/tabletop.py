@@ -35,6 +35,7 @@ from images to what stands where, with the renderings that are needed for it and
 """
 
 import argparse
+import dataclasses
 import functools
 import json
 import pathlib
@@ -60,13 +61,13 @@ from air_jax.inverse_graphics import Model3D, Objects3D
 from air_jax.refine3d import Refinement
 
 _NUM_SHOWN = 9
+_NUM_FROM_ABOVE = 6
 # By what follows the model's name.
 _REFINEMENTS = {
     "": Refinement(),
     ", swept": Refinement(num_sweeps=1),
     ", swept and turned": Refinement(num_sweeps=1, num_turns=24),
 }
-_NUM_FROM_ABOVE = 6
 SETS: dict[str, ablation.Changes] = {
     "each once": {"data.repetition": False},
     "with repetition": {"data.repetition": True},
@@ -170,14 +171,14 @@ def _of_set(
         assert isinstance(model, Model3D)
         name, by_refinement = config["inference"]["variant"].upper(), {}
         for suffix, refinement in _REFINEMENTS.items():
-            options = refinement._asdict()
+            options = dataclasses.asdict(refinement)
             found = by_refinement[suffix] = model.infer(test.images, **options)
             detect = functools.partial(model.detect, **options)
             seconds = contenders3d.seconds_per_image(detect, test.images)
             elbo = {} if suffix else {"elbo": evaluation["elbo"]}
             record(name + suffix, one.seeds[0], found, **elbo, seconds_per_image=seconds)
         if one is programs[0]:
-            *_, best = by_refinement.values()
+            best = by_refinement[", swept and turned"]
             above = figures3d.from_above(test, best, scene.view, num_scenes=_NUM_FROM_ABOVE)
             figures.save(above, target.with_name(f"{target.name}_from_above.png"))
             policy = figures3d.policy(by_refinement[""], scene.view)

@@ -43,9 +43,9 @@ class Given(NamedTuple):
     """Objects that the first steps find, whatever the network would.
 
     Attributes:
-      counts: how many of them, `[B]`.
+      counts: how many of them, int32 `[B]`.
       z_what: identities, int32 `[B, N]`; neither these nor the next matter beyond `counts`.
-      z_where: `(x, y, yaw)` on the table, `[B, N, 3]`.
+      z_where: `(x, y, yaw)` on the table, units of length and radians, `[B, N, 3]`.
     """
 
     counts: jax.Array
@@ -142,8 +142,8 @@ class AIR3D(nn.Module):
           every_count: not to be had: each further n would be another rendering.
           z_what: identities to take instead of sampling them, int32 `[B, N]`.
           mode: whether to take the likeliest identities instead of sampling them.
-          given: objects that are known before; what the trace says of their poses' laws is not
-            about them.
+          given: objects that the first steps find, whatever `z_what` and the network say; for
+            those, `kl_where` and `log_ratio_where` are of the network's own pose.
 
         Returns:
           The trace, of the sampled n. Glimpses and windows are there only in name.
@@ -153,6 +153,10 @@ class AIR3D(nn.Module):
         batch_size = images.shape[0]
         chex.assert_rank(images, 4)
         chex.assert_shape(noise.pres, (batch_size, self.num_steps))
+        if given is not None:
+            chex.assert_shape(given.counts, (batch_size,))
+            chex.assert_shape(given.z_what, (batch_size, self.num_steps))
+            chex.assert_shape(given.z_where, (batch_size, self.num_steps, POSE_SIZE))
         error = images - self.scene.empty
         projected = self.projection(error)
         camera, of_scene = self._camera(projected, noise.camera)
@@ -186,7 +190,7 @@ class AIR3D(nn.Module):
             elif mode:
                 what = decisions.log_probs.argmax(-1).astype(jnp.int32)
             else:
-                what = decisions.sample(noise.what[:, i])
+                what = decisions.sample_what(noise.what[:, i])
             if given is not None:
                 is_given = i < given.counts
                 what = jnp.where(is_given, given.z_what[:, i], what)
