@@ -2,8 +2,8 @@
 
 python -m air_jax.main --config=configs/scene3d_table.py --workdir=runs/scene3d_table
 
-A quarter of an hour on one CPU core. Expected on the test scenes: counts 99.9 to 100 %, identities
-100 %, places within 0.31 pixels on average (2 seeds; results/tabletop/).
+A quarter of an hour on one CPU core. Expected on the test scenes: counts 99.95 to 100 %, identities
+99.9 to 100 %, places within 0.32 pixels on average (4 seeds; results/tabletop/).
 """
 
 from ml_collections import ConfigDict

@@ -27,6 +27,7 @@ class Bug(NamedTuple):
 
 
 MOTION = "tests/render_surface_motion_test.py::test"
+SWEEP = "tests/refine3d_test.py::test"
 BUGS = (
     Bug(
         "edges that move with what lies behind",
@@ -48,6 +49,13 @@ BUGS = (
         "padded(0, 1) + padded(1, 0)",
         "2 * padded(0, 1)",
         (f"{MOTION}_an_edge_changes_both_pixels_at_its_sides_alike",),
+    ),
+    Bug(
+        "a sweep that passes over what has moved up",
+        "air_jax/refine3d.py",
+        "removed = air.num_steps - 1 - i % air.num_steps",
+        "removed = i % air.num_steps",
+        (f"{SWEEP}_every_object_is_taken_away_once_whatever_is_kept",),
     ),
     Bug(
         "sign of the KL of z_what (nvil)",
