@@ -76,6 +76,7 @@ def find(
     found, cameras = _of_trace(trace), trace.z_scene
     if air.scene.camera_is_known:
         cameras = jnp.broadcast_to(air.scene.prior_camera().loc, (len(images), 2))
+    assert cameras is not None, "the trace is not of a renderer's scene"
     if refinement.num_sweeps:
         found = sweep(
             images,
@@ -196,6 +197,7 @@ def _of_trace(trace: Trace) -> FoundScenes:
 
 def _log_joint(trace: Trace, found: FoundScenes, prior: UnaryCode) -> jax.Array:
     """log p(x, z_pres, z_what | z_where, camera) of the scenes of a trace, nats, `[B]`."""
+    assert trace.log_p_what is not None, "z_what is not categorical"
     log_p_what = (found.z_pres * trace.log_p_what).sum(-1)
     return trace.log_p_x[:, 0] + prior.log_prob(found.z_pres) + log_p_what
 
