@@ -17,7 +17,7 @@ image that cannot be used has `name` and `error` instead. A number that is not f
 
 Of a model of 3-D scenes a line holds what `infer3d.describe` says in place of probabilities, boxes
 and windows, and a picture shows the image beside the scene that was found. `--sweeps 1` mends
-counts and identities, `--turns 24` tells better where handles point (see
+counts where objects of one kind occur twice, `--turns 24` tells better where handles point (see
 `inverse_graphics.Model3D.infer`); the ELBO knows nothing of them.
 """
 
@@ -107,7 +107,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     path: dict[str, Any] = {"required": True, "type": _path}
     array = "an .npy or .npz (key image, optionally count) [n, H, W], uint8 or float in [0, 1]"
     holds = f"folder for {OBJECTS_FILE} and {PICTURES_DIR}/; files of the same name are replaced"
-    sweeps = "of 3-D scenes: look N times again at each object, the others given (0)"
+    sweeps = "of 3-D scenes: look again at each object, given the others, N times (0)"
     turns = "of 3-D scenes: render N turns of each object and keep the likeliest (1)"
     pictures = f"annotate the first N images, or all ({DEFAULT_PICTURES})"
     add = parser.add_argument

@@ -35,7 +35,7 @@ class Objects3D(NamedTuple):
       cameras: azimuth and elevation, radians, `[n, 2]`.
       reconstructions: the scene with `counts` objects, rendered, `[n, H, W, 3]`.
       elbo_terms: the ELBO and its terms at one sample of the posterior, which knows of no sweeps
-        and turns, nats, `[n]` each.
+        or turns, nats, `[n]` each.
     """
 
     counts: np.ndarray
@@ -121,9 +121,10 @@ class Model3D(NamedTuple):
           images: `[n, H, W, 3]`; float in [0, 1] or uint8; H and W as the model was trained.
           key: of the sample that gives the ELBO; a fixed one if None.
           batch_size: images at a time.
-          num_sweeps: times that the network looks again at every object, the others given, to keep
-            what makes the image likelier. It mends counts and identities (see `refine3d.sweep`),
-            but not where pictures are not the renderer's own; nothing changes with one object.
+          num_sweeps: times that the network looks again at every object, given the others, to keep
+            what makes the image likelier, see `refine3d.sweep`. It mends counts where objects of
+            one kind occur twice, and places; not with a single object, nor in pictures that the
+            renderer cannot draw.
           num_turns: yaws of each object that are rendered, to keep the likeliest, evenly around
             from the one that is inferred (of a cube, around a quarter); 1 for that one alone. The
             likelihood prefers the true yaw of a pan only within some ten degrees of it; of 24

@@ -17,6 +17,8 @@ from air_jax.models.air3d import AIR3D, Given, apply
 from air_jax.models.scene3d import Scene3D
 from air_jax.models.trace import Trace
 
+_MARGIN = 0.01  # nats by which a scene has to be likelier: more than rounding makes of the same one
+
 
 @dataclasses.dataclass(frozen=True)
 class Refinement:
@@ -112,8 +114,9 @@ def sweep(
 
     What it says is kept where log p(x, z_pres, z_what | z_where, camera) grows: coordinate ascent
     by proposals of the network. Densities of poses are left out, since those of scenes with more
-    objects and with fewer do not compare. A scene of which one object is all that was found stays
-    as it is: without it the network is given nothing, as in the first place.
+    objects and with fewer do not compare. Where fewer than N objects were found, the network is
+    also asked what stands beside all of them. A single object stays as it is: without it the
+    network is given nothing, as in the first place.
 
     Args:
       images: float32 `[B, H, W, 3]`.
@@ -141,7 +144,7 @@ def sweep(
         trace = _pass(images, air, params, Given(counts, others.z_what, others.z_where))
         proposed = _select(steps < counts[:, None], others, _of_trace(trace))
         log_proposed = _log_joint(trace, proposed, prior)
-        better = log_proposed > log_joint
+        better = log_proposed > log_joint + _MARGIN
         found = _select(better[:, None], proposed, found)
         return found, jnp.where(better, log_proposed, log_joint)
 

@@ -51,7 +51,7 @@ BUGS = (
         (f"{MOTION}_an_edge_changes_both_pixels_at_its_sides_alike",),
     ),
     Bug(
-        "a sweep that passes over what has moved up",
+        "a sweep that skips what moves into a removed object's place",
         "air_jax/refine3d.py",
         "removed = air.num_steps - 1 - i % air.num_steps",
         "removed = i % air.num_steps",

@@ -74,7 +74,7 @@ def test_the_cross_entropy_is_that_of_the_posterior():
     decisions = Decisions(jnp.full((1,), np.log(0.6 / 0.4)), jnp.log(jnp.array([[0.5, 0.3, 0.2]])))
     found = decisions.cross_entropy(jnp.array(worth))
     np.testing.assert_allclose(found, -(target * np.log(own)).sum(), rtol=1e-5)
-    # In no hurry but finite where the posterior is certain.
+    # Finite where the posterior is certain.
     assert np.isfinite(decisions.cross_entropy(jnp.array([[1e4, -1e4, 0.0]]))).all()
 
 

@@ -21,6 +21,14 @@ from tests import tiny3d
 
 PRIOR = UnaryCode(jnp.full((3,), np.log(1e-3)))
 NUM_SCENES = 24
+TURN = jax.jit(refine3d.turn, static_argnames=("scene", "num_turns"))
+
+
+def found_as(identities, presence, poses):
+    """Objects of which nothing else was said."""
+    shape = presence.shape
+    nothing = jnp.zeros(shape), jnp.zeros((*shape, 4))
+    return FoundScenes(jnp.asarray(presence), jnp.asarray(identities), jnp.asarray(poses), *nothing)
 
 
 @pytest.fixture(scope="module")
@@ -32,8 +40,8 @@ def scene():
 class Oracle:
     """A network that finds the true objects, as many as are not given already.
 
-    One whose place is given stays out; in what order the others come is theirs in the scene. Each
-    object's log-odds is 100 and its place in the scene, and that of none is -100.
+    An object whose place is given is not found again; the others come in the scene's order. An
+    object's log-odds is 100 plus its index in the scene; -100 where there is none.
     """
 
     num_steps = 3
@@ -49,12 +57,9 @@ class Oracle:
         assert mode
         steps = jnp.arange(3)
         there = steps < self.counts[:, None]
-        taken = jnp.zeros(there.shape, bool)
-        if given is not None:
-            apart = given.z_where[:, :, None, :2] - self.sampled.z_where[:, None, :, :2]
-            same = (jnp.abs(apart) < 1e-4).all(-1) & (steps < given.counts[:, None])[..., None]
-            taken = same.any(1)
-        num_given = jnp.zeros_like(self.counts) if given is None else given.counts
+        apart = given.z_where[:, :, None, :2] - self.sampled.z_where[:, None, :, :2]
+        same = (jnp.abs(apart) < 1e-4).all(-1) & (steps < given.counts[:, None])[..., None]
+        taken, num_given = same.any(1), given.counts
         left_first = jnp.argsort(~(there & ~taken), axis=-1, stable=True)
         place = (steps - num_given[:, None]).clip(min=0)
         source = jnp.take_along_axis(left_first, place, axis=-1)
@@ -62,9 +67,8 @@ class Oracle:
         is_given = steps < num_given[:, None]
         z_what = jnp.take_along_axis(self.sampled.z_what, source, axis=-1)
         z_where = jnp.take_along_axis(self.sampled.z_where, source[..., None], axis=1)
-        if given is not None:
-            z_what = jnp.where(is_given, given.z_what, z_what)
-            z_where = jnp.where(is_given[..., None], given.z_where, z_where)
+        z_what = jnp.where(is_given, given.z_what, z_what)
+        z_where = jnp.where(is_given[..., None], given.z_where, z_where)
         z_pres = (steps < (num_given + num_left)[:, None]).astype(jnp.float32)
         canvas = self.scene.draw(z_what, z_pres, z_where, self.sampled.camera)
         empty = dict.fromkeys(Trace._fields)
@@ -81,12 +85,12 @@ class Oracle:
 
 @pytest.fixture(scope="module")
 def swept(scene):
-    """True scenes, and a sweep's from others: with one in between, one too few, or as they are."""
+    """True scenes, and what a sweep makes of them with an object more, one less, or unchanged."""
     counts = jnp.arange(NUM_SCENES) % 4
     sampled = scene.sample(jax.random.key(0), counts, 3)
     # Nothing hides another, or there would be more than one answer.
     apart = jnp.array([[-1.0, -1.0], [1.0, -1.0], [0.0, 1.0]])
-    seen = jnp.concatenate([jnp.broadcast_to(apart, (NUM_SCENES, 3, 2)), jnp.zeros((24, 3, 1))], -1)
+    seen = jnp.broadcast_to(jnp.pad(apart, ((0, 0), (0, 1))), (NUM_SCENES, 3, 3))
     sampled = sampled._replace(z_where=scene.to_world(seen, sampled.camera[:, None]))
     presence = (jnp.arange(3) < counts[:, None]).astype(jnp.float32)
     images = scene.draw(sampled.z_what, presence, sampled.z_where, sampled.camera)
@@ -136,7 +140,7 @@ def test_an_object_keeps_what_was_said_when_it_was_found(swept):
     logits = np.asarray(found.presence_logit)
     # What was right is not touched: what is put in its place is no likelier.
     np.testing.assert_array_equal(logits[counts < 2], right.presence_logit[counts < 2])
-    # Two were there, behind the wrong one, of which the first was found as 1 and the next as 2.
+    # The two behind the wrong one stay, with the log-odds 1 and 2 that they came with.
     np.testing.assert_array_equal(logits[counts == 2, :2], [[1, 2]] * (counts == 2).sum())
     # After two that were there the oracle found the third.
     np.testing.assert_array_equal(logits[counts == 3], [[1, 2, 102]] * (counts == 3).sum())
@@ -229,16 +233,6 @@ def test_no_scene_becomes_less_likely(changes):
     np.testing.assert_allclose(poses, found.poses, atol=1e-4)
     with pytest.raises(ValueError, match="num_sweeps is -1"):
         model.infer(scenes.images, num_sweeps=-1)
-
-
-TURN = jax.jit(refine3d.turn, static_argnames=("scene", "num_turns"))
-
-
-def found_as(identities, presence, poses):
-    """Objects of which nothing else was said."""
-    shape = presence.shape
-    nothing = jnp.zeros(shape), jnp.zeros((*shape, 4))
-    return FoundScenes(jnp.asarray(presence), jnp.asarray(identities), jnp.asarray(poses), *nothing)
 
 
 @pytest.fixture(scope="module")

@@ -13,17 +13,13 @@ from air_jax.models.supervised import Prediction
 from tests import tiny3d
 
 
-def scene_model(config):
-    return create_scene3d(config["scene"], image_size=8, channels=3)
-
-
 @pytest.mark.parametrize("rotation", ["raw", "folded"])
 def test_the_supervised_network_learns_what_it_is_told(rotation):
     config = tiny3d.config(inference__hidden_size=64, inference__embedding_size=64)
     scenes = create_tabletop(**config["data"]).train
     model = supervised.train_supervised(
         scenes,
-        scene=scene_model(config),
+        scene=tiny3d.scene_model(config),
         inference={**config["inference"], "predictor_hidden": (32,), "patch_features": 16},
         rotation=rotation,
         key=jax.random.key(0),
@@ -48,7 +44,7 @@ def supervised_error(found, scenes, rotation):
 
 def test_labels_come_in_the_order_that_is_asked_for():
     config = ablation.change(tiny3d.config(), {**tiny3d.TABLE, "data.repetition": True})
-    scene = scene_model(config)
+    scene = tiny3d.scene_model(config)
     scenes = create_tabletop(**{**config["data"], "num_train": 64}).train
     labels = {
         order: supervised.create_labels(scenes, scene=scene, order=order, num_steps=3)
@@ -123,7 +119,7 @@ class Told:
 
 
 def test_a_slot_has_the_yaw_of_its_own_model():
-    scene = scene_model(ablation.change(tiny3d.config(), tiny3d.TABLE))
+    scene = tiny3d.scene_model(ablation.change(tiny3d.config(), tiny3d.TABLE))
     images = np.zeros((2, 8, 8, 3), np.uint8)
     found = supervised.SupervisedModel(Told(), scene, "slots", {}).predict(images)
     np.testing.assert_array_equal(found.identities, [[0, 1, 2, 3]] * 2)

@@ -1,6 +1,7 @@
 """Configs of renderers' scenes that run in seconds."""
 
 from air_jax.experiments import ablation
+from air_jax.models.scene3d import Scene3D, create_scene3d
 from configs import scene3d_object
 
 _SIZES = {
@@ -33,7 +34,7 @@ def config(**changes):
     return ablation.change(scene3d_object.get_config().to_dict(), {**_SIZES, **named})
 
 
-# What makes crockery on a table of it.
+# Changes that turn it into crockery on a table.
 TABLE = {
     "data.catalogue": "crockery",
     "data.counts": [0, 1, 2, 3],
@@ -45,3 +46,8 @@ TABLE = {
     "inference.num_steps": 3,
     "inference.fixed_count": False,
 }
+
+
+def scene_model(of_config) -> Scene3D:
+    """A config's scene model, on 8x8 images."""
+    return create_scene3d(of_config["scene"], image_size=8, channels=3)

@@ -1,7 +1,7 @@
 """Crockery on a table, before an unknown camera (paper, Sec. 3.2, figures 6, right, and 7).
 
     python -m air_jax.experiments.tabletop --config=configs/scene3d_table.py \
-        --seeds=100:102 --workdir=runs/tabletop
+        --seeds=102:106 --workdir=runs/tabletop
 
 Two sets of scenes: each model of the catalogue at most once, and with repetition. On both:
 

@@ -40,7 +40,7 @@ class Noise3D(NamedTuple):
 
 
 class Given(NamedTuple):
-    """Objects that the first steps find, whatever the network would.
+    """Objects that the first steps find, whatever the network would find.
 
     Attributes:
       counts: how many of them, int32 `[B]`.
