@@ -115,9 +115,9 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--input", **path, metavar="PATH", help=f"a PNG or JPEG, a folder of them, or {array}")
     add("--output", **path, metavar="DIR", help=holds)
     add("--invert", action="store_true", help="objects are dark on light")
-    add("--batch-size", type=_positive, default=256, metavar="N", help="images at a time (256)")
-    add("--sweeps", type=_not_negative, default=0, metavar="N", help=sweeps)
-    add("--turns", type=_positive, default=1, metavar="N", help=turns)
+    add("--batch-size", type=_at_least(1), default=256, metavar="N", help="images at a time (256)")
+    add("--sweeps", type=_at_least(0), default=0, metavar="N", help=sweeps)
+    add("--turns", type=_at_least(1), default=1, metavar="N", help=turns)
     add("--pictures", type=_number, default=DEFAULT_PICTURES, metavar="N", help=pictures)
     return parser.parse_args(argv)
 
@@ -130,16 +130,13 @@ def _path(text: str) -> Path:
     return path.absolute() if str(path).startswith("~") else path
 
 
-def _positive(text: str) -> int:
-    if not re.fullmatch("[0-9]+", text) or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
-    return int(text)
+def _at_least(least: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        if not re.fullmatch("[0-9]+", text) or int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {least}")
+        return int(text)
 
-
-def _not_negative(text: str) -> int:
-    if not re.fullmatch("[0-9]+", text):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 0")
-    return int(text)
+    return parse
 
 
 def _number(text: str) -> int:

@@ -151,13 +151,14 @@ class Restless:
 
     Attributes:
       num_found: of them in each pass, beside those that are given.
+      gain: nats by which each pass is likelier than the one before.
       given: z_what of the given objects in each pass, so far.
     """
 
     num_steps = 3
 
-    def __init__(self, num_found):
-        self.num_found, self.given = num_found, []
+    def __init__(self, num_found, gain):
+        self.num_found, self.gain, self.given = num_found, gain, []
 
     def mean_noise(self, batch_size):
         return jnp.zeros((batch_size, 0))
@@ -175,21 +176,28 @@ class Restless:
             presence_logit=jnp.zeros((1, 3)),
             what_log_probs=jnp.zeros((1, 3, 4)),
             log_p_what=jnp.zeros((1, 3)),
-            log_p_x=jnp.full((1, 1), 1e3 * len(self.given)),
+            log_p_x=jnp.full((1, 1), self.gain * len(self.given)),
         )
 
 
 @pytest.mark.parametrize(
-    ("num_found", "others", "left"),
-    [(1, [[1, 2], [1, 100], [100, 200]], [100, 200, 300]), (0, [[1, 2], [1], []], [])],
+    ("num_found", "gain", "others", "left"),
+    [
+        (1, 1.0, [[1, 2], [1, 100], [100, 200]], [100, 200, 300]),
+        (0, 1e3, [[1, 2], [1], []], []),
+        # Likelier by no more than rounding.
+        (1, 1e-3, [[1, 2], [1, 3], [2, 3]], [1, 2, 3]),
+    ],
 )
-def test_every_object_is_taken_away_once_whatever_is_kept(num_found, others, left):
+def test_every_object_is_taken_away_once_whatever_is_kept(num_found, gain, others, left):
     z_what = jnp.array([[1, 2, 3]])
     found = found_as(z_what, jnp.ones((1, 3)), jnp.zeros((1, 3, 3)))
-    network = Restless(num_found)
+    network = Restless(num_found, gain)
     options = {"air": network, "params": {}, "prior": PRIOR, "num_sweeps": 1}
     with jax.disable_jit():
-        found = refine3d.sweep(jnp.zeros((1, 8, 8, 3)), found, jnp.zeros(1), **options)
+        found = refine3d.sweep(
+            jnp.zeros((1, 8, 8, 3)), found, PRIOR.log_prob(found.z_pres), **options
+        )
     assert network.given == others
     assert found.z_what[0, : int(found.z_pres.sum())].tolist() == left
 
