@@ -61,8 +61,9 @@ def measure_run(
         environment = {**os.environ, "JAX_COMPILATION_CACHE_DIR": compiled}
         with open(log, "w") as output:
             began = time.monotonic()
-            streams = {"stdout": output, "stderr": subprocess.STDOUT}
-            run = subprocess.Popen(command, cwd=_ROOT, env=environment, **streams)
+            run = subprocess.Popen(
+                command, cwd=_ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT
+            )
             try:
                 result = _watch(run, workdir, accuracy=accuracy, began=began, limit=limit)
             finally:
@@ -120,9 +121,9 @@ def _rows(results: Sequence[Mapping[str, Any]]) -> list[list[str]]:
         case = tuple(result[name] for name in ("config", "estimator", "programs"))
         cases.setdefault(case, []).append(result)
     rows = []
-    for (config, *case), runs in cases.items():
+    for (config, *others), runs in cases.items():
         there = [run for run in runs if "skipped" not in run]
-        row = [pathlib.Path(config).stem, *case, f"{len(there)} of {len(runs)}"]
+        row = [pathlib.Path(config).stem, *others, f"{len(there)} of {len(runs)}"]
         if there:
             totals = [run["seconds_before"] + run["seconds"] for run in there]
             row.append(_median([run["step"] for run in there], 0))

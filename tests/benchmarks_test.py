@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -12,7 +13,7 @@ import pytest
 
 from air_jax import export, main
 from air_jax.train import TrainState
-from benchmarks import inference, measure, scaling, train_step
+from benchmarks import inference, measure, scaling, time_to, train_step
 from tests import tiny
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -157,6 +158,50 @@ def test_streaming_is_compared_with_images_that_are_resident(tmp_path):
     assert written["image_bytes"] == 2_000 * 32 * 32
     assert 0 < written["shard_bytes"] < written["image_bytes"]
     assert "states equal: True" in printed
+
+
+def test_the_time_to_an_accuracy_counts_what_is_compiled(tmp_path):
+    written, printed = run("time_to", "--out", str(tmp_path / "time_to.json"))
+    check_machine(written["machine"])
+    cold, compiled = written["results"]
+    assert [cold["programs"], compiled["programs"]] == ["cold", "compiled"]
+    for result in (cold, compiled):
+        # An accuracy of 0 is there with the first two validations, of which the first counts.
+        assert (result["step"], result["seconds_after"]) == (20, 0.0)
+        assert 0 < result["seconds_before"] < 60
+    assert cold["seconds"] > compiled["seconds"] > 0
+    assert len(printed.strip().splitlines()) == 4
+
+
+@pytest.mark.parametrize(
+    "config, limit, reason",
+    [
+        ("none.py", 60.0, "the run said: .*none.py"),
+        ("smoke.py", 0.1, "the run said: nothing"),
+    ],
+)
+def test_a_run_that_does_not_get_there_is_skipped(tmp_path, config, limit, reason):
+    arguments = [f"--config=configs/{config}"]
+    options = {"accuracy": 0.0, "compiled": str(tmp_path), "limit": limit}
+    result = time_to.measure_run(arguments, **options)
+    assert re.search(reason, result.pop("skipped"))
+    assert result == {"machine": {}}
+
+
+def test_times_are_medians_of_the_seeds_that_got_there():
+    case = {"config": "configs/air.py", "estimator": "nvil", "programs": "cold"}
+
+    def there(step, seconds):
+        times = {"seconds": seconds, "seconds_after": 1.0, "seconds_before": 2.0}
+        return {**case, "step": step, **times}
+
+    results = [there(100, 30.0), {**case, "skipped": "why"}, there(300, 10.0), there(200, 20.0)]
+    (row, other) = time_to._rows([*results, {**case, "programs": "compiled", "skipped": "why"}])
+    assert row == [
+        *("air", "nvil", "cold", "3 of 4", "200 (100 to 300)", "20.0 (10.0 to 30.0)"),
+        *("1.0 (1.0 to 1.0)", "22.0 (12.0 to 32.0)"),
+    ]
+    assert other == ["air", "nvil", "compiled", "0 of 1", "", "", "", ""]
 
 
 def test_a_spread_is_the_median_and_the_quartiles():

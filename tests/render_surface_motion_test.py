@@ -72,9 +72,16 @@ def test_images_are_the_ray_caster_s(catalogue, supersampling):
     scene = create_scene(
         identities, presence, rng.uniform(-1, 1, (6, 3, 2)), rng.normal(size=(6, 3))
     )
-    np.testing.assert_allclose(
-        surface_motion.render(scene, view), raycast.render(scene, view), atol=1e-6
-    )
+    expected = raycast.render(scene, view)
+    np.testing.assert_array_equal(surface_motion.render(scene, view), expected)
+
+    def moved(yaw):
+        return surface_motion.render(scene._replace(yaw=yaw), view)
+
+    # What is rendered for a derivative is another program.
+    drawn, change = jax.jvp(moved, (scene.yaw,), (jnp.ones_like(scene.yaw),))
+    np.testing.assert_allclose(drawn, expected, atol=1e-6)
+    assert np.abs(change).max() > 0.1
 
 
 @pytest.mark.parametrize("catalogue", CATALOGUES)

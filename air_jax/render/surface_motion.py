@@ -11,6 +11,8 @@ Approximate: the image's slope is a difference between neighbouring rays, at the
 one, and where two objects cross the edge counts as the nearer one's.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
@@ -33,7 +35,21 @@ def render(scene: Scene, view: View, *, at_once: int | None = None) -> jax.Array
     Returns:
       float32 `[..., H, W, 3]` in [0, 1].
     """
-    return raycast.batched(_render_one, scene, view, at_once)
+    return _render(scene, view, at_once)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1, 2))
+def _render(scene: Scene, view: View, at_once: int | None) -> jax.Array:
+    # Where nobody asks for a derivative, nothing of it is prepared.
+    return raycast.render(scene, view, at_once=at_once)
+
+
+@_render.defjvp
+def _render_with_motion(view, at_once, primals, tangents):
+    def render_moving(scene):
+        return raycast.batched(_render_one, scene, view, at_once)
+
+    return jax.jvp(render_moving, primals, tangents)
 
 
 def _render_one(scene: Scene, view: View) -> jax.Array:
