@@ -25,11 +25,13 @@ class Picture(NamedTuple):
 
     Attributes:
       png: the bytes of a PNG file.
-      alt: what it shows, in words.
+      alt: what it shows, in words, for whoever does not see it.
+      caption: a sentence below it, of a picture that stands alone.
     """
 
     png: bytes
     alt: str
+    caption: str = ""
 
 
 class Case(NamedTuple):
@@ -48,6 +50,20 @@ class Case(NamedTuple):
     wrong: bool
 
 
+class Steps(NamedTuple):
+    """What the steps of the object loop do, as a table.
+
+    Attributes:
+      caption: of the table.
+      header: names of the columns.
+      rows: one for each step.
+    """
+
+    caption: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
 class Looked(NamedTuple):
     """What a model made of test scenes.
 
@@ -58,8 +74,9 @@ class Looked(NamedTuple):
       failures_summary: what they are, and how many there are, in a sentence.
       worst: of the other scenes those that it explains worst, likewise.
       confusion: numbers of scenes `[true, inferred]`; None where either is unknown.
-      steps: a row for each step of what its windows are like; empty without windows.
-      heat_map: where each step looks; None without windows.
+      overview: several scenes in one picture, if there is one.
+      steps: what each step's objects are like; None without objects.
+      heat_map: where each step looks, or puts its objects; None without objects.
       policy: what `scan_policy.scan_policy` gives; None where nothing is known of the objects.
     """
 
@@ -69,7 +86,8 @@ class Looked(NamedTuple):
     failures_summary: str = ""
     worst: tuple[Case, ...] = ()
     confusion: Sequence[Sequence[int]] | None = None
-    steps: tuple[tuple[str, ...], ...] = ()
+    overview: Picture | None = None
+    steps: Steps | None = None
     heat_map: Picture | None = None
     policy: Mapping[str, Any] | None = None
 
@@ -103,12 +121,11 @@ class Run(NamedTuple):
 _SECTIONS = {
     "results": "Results",
     "curves": "Curves",
-    "scenes": "Reconstructions and windows",
+    "scenes": "Scenes",
     "policy": "Scan policy",
     "failures": "Failures",
     "config": "Config and versions",
 }
-_STEPS = ("step", "used in", "median side of the window", "median centre (x, y)")
 
 
 def page(runs: Sequence[Run], written: str, plotly: str) -> str:
@@ -277,20 +294,19 @@ def _scenes(run: Run) -> list[Markup | None]:
     if looked is not None and looked.examples:
         parts.append(element("p", f"The first of {looked.summary}."))
         parts.append(_cases(looked.examples))
-    if looked is not None and looked.steps:
-        caption = "The windows of each step, where it is in use"
-        parts.append(table(caption, _STEPS, looked.steps))
+    if looked is not None and looked.overview is not None:
+        parts.append(_wide(looked.overview))
+    if looked is not None and looked.steps is not None:
+        parts.append(table(*looked.steps))
     if run.timeline is not None:
-        caption = "The same validation images as training went on."
-        parts.append(_wide(run.timeline, caption))
+        parts.append(_wide(run.timeline))
     return parts or [element("p", "There is nothing to show.")]
 
 
 def _scan_policy(looked: Looked | None) -> list[Markup | None]:
     if looked is None or looked.heat_map is None:
-        return [element("p", "There are no windows to show.")]
-    caption = f"Where each step looks: centres of the windows, {looked.summary}."
-    return [_wide(looked.heat_map, caption), policy(looked.policy) if looked.policy else None]
+        return [element("p", "There are no objects to show.")]
+    return [_wide(looked.heat_map), policy(looked.policy) if looked.policy else None]
 
 
 def _failures(looked: Looked | None) -> list[Markup | None]:
@@ -303,10 +319,10 @@ def _failures(looked: Looked | None) -> list[Markup | None]:
     return parts
 
 
-def _wide(picture: Picture, caption: str) -> Markup:
+def _wide(picture: Picture) -> Markup:
     """A picture that scrolls where it would be too small to be read."""
     shown = scrolling(element("div", _image(picture), class_="wide"), picture.alt)
-    return element("figure", shown, element("figcaption", caption))
+    return element("figure", shown, element("figcaption", picture.caption))
 
 
 def _cases(cases: Sequence[Case]) -> Markup | None:

@@ -6,27 +6,18 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 
-from air_jax import evaluate, figures, gallery, kinds, overlay, scan_policy, seeds, writer
-from air_jax.charts import plural
+from air_jax import figures, gallery, kinds, report_scenes, report_scenes3d, seeds, writer
 from air_jax.checkpoint import CheckpointError
 from air_jax.data.dataset import Dataset
-from air_jax.data.scenes import Scenes
-from air_jax.inference import Model, Objects
 from air_jax.inverse_graphics import Model3D
 from air_jax.provenance import flatten
-from air_jax.report_page import Case, Looked, Picture, Run
+from air_jax.report_page import Looked, Picture, Run
+from air_jax.report_scenes import DPI
 from air_jax.report_tables import show
-from air_jax.trained import Inference, TrainedModel
 
 Config = dict[str, Any]
 
-_SIDE = 150  # of a scene's picture, pixels
-_DPI = 110
-_EXAMPLES = 12
-_FAILURES = 24
-_WORST = 9
 _VERSIONS = ("started", "commit", "python", "backend", "devices", "num_devices", "num_processes")
 
 
@@ -191,8 +182,11 @@ def _timeline(folder: Path, notes: list[str]) -> Picture | None:
         return None
     if figure is None:
         return None
-    alt = "Rows of images: the data, and below them reconstructions at several training steps"
-    return Picture(figures.to_png(figure, _DPI), alt)
+    return Picture(
+        figures.to_png(figure, DPI),
+        "Rows of images: the data, and below them reconstructions at several training steps",
+        "The same validation images as training went on.",
+    )
 
 
 def _look(
@@ -208,9 +202,6 @@ def _look(
     except CheckpointError as error:
         notes.append(f"The model cannot be loaded, so no scene was looked at: {error}.")
         return None
-    if isinstance(model, Model3D):
-        notes.append("A model of 3-D scenes is not asked about single scenes here.")
-        return None
     try:
         dataset = create_dataset(run.config)
     except (ValueError, TypeError, OSError, ImportError) as error:
@@ -223,140 +214,19 @@ def _look(
             "The scenes shown here are of other data than those that the run had: the digests "
             f"are {dataset.description['digest']} and {digest}."
         )
-    scenes = Scenes(*(array[:num_images] for array in dataset.test))
+    scenes = type(dataset.test)(*(array[:num_images] for array in dataset.test))
     try:
+        key = _keys(run).evaluation
         # As in the evaluation, so that these are the ELBOs of which it has the mean.
-        key, _ = jax.random.split(_keys(run).evaluation)
-        found = model.infer(scenes.images, key=key)
+        if isinstance(model, Model3D):
+            return report_scenes3d.look(model, scenes, model.infer(scenes.images, key=key))
+        key, _ = jax.random.split(key)
+        return report_scenes.look(model, scenes, model.infer(scenes.images, key=key))
     except (ValueError, TypeError) as error:
         notes.append(f"The model does not take the test scenes: {error}")
         return None
-    return look(model, scenes, found)
 
 
 def _keys(run: Workdir) -> seeds.Keys:
     (seed,) = seeds.create_seeds({**run.config, "num_seeds": 1}, run.folder)
     return seed.keys
-
-
-def look(model: TrainedModel, scenes: Scenes, found: Inference) -> Looked:
-    """What a model made of scenes.
-
-    A failure is a scene whose objects it miscounts. Of a model or of scenes without counts those
-    that it explains worst stand in their place.
-
-    Args:
-      model: of AIR, DAIR or DRAW.
-      scenes: n of them.
-      found: what it says about them.
-    """
-    number = len(scenes.images)
-    summary = f"{plural(number, 'test scene')}"
-    known = scenes.counts >= 0
-    failures, others = order_by_elbo(found, scenes)
-    if isinstance(found, Objects) and known.any():
-        total = int((known & (found.counts != scenes.counts)).sum())
-        said = f"{total:,} of {int(known.sum()):,} test scenes were miscounted"
-    else:
-        total, said = number, f"Nobody counted: of {summary} those that are explained worst"
-        if not isinstance(found, Objects):
-            said = f"The model finds no objects: of {summary} those that it explains worst"
-    shown = min(total, _FAILURES)
-    if total > shown:
-        said += f", of which {shown} are shown"
-    if total:
-        said += "; the lowest ELBO comes first."
-    else:
-        said += "."
-    looked = Looked(
-        summary=summary,
-        examples=tuple(_case(found, scenes, i) for i in range(min(number, _EXAMPLES))),
-        failures=tuple(_case(found, scenes, int(i)) for i in failures[:_FAILURES]),
-        failures_summary=said,
-        worst=tuple(_case(found, scenes, int(i)) for i in others[:_WORST]),
-    )
-    if not isinstance(model, Model) or not isinstance(found, Objects):
-        return looked
-    size = model.air.scene.image_size
-    heat_map = figures.scan_policy(*gallery.windows(found), size)
-    alt = "Heat maps of the centres of the windows, one for each step"
-    looked = looked._replace(
-        steps=_steps(found),
-        heat_map=Picture(figures.to_png(heat_map, _DPI), alt),
-    )
-    if known.any():
-        matrix = evaluate.counting(found, scenes.counts)["confusion_matrix"]
-        looked = looked._replace(confusion=matrix)
-    if scenes.boxes.shape[1] >= 2:
-        told = scan_policy.scan_policy(
-            *(found.boxes, found.counts, scenes.boxes, scenes.labels, scenes.counts),
-            image_size=size,
-        )
-        looked = looked._replace(policy=told)
-    return looked
-
-
-def order_by_elbo(found: Inference, scenes: Scenes) -> tuple[np.ndarray, np.ndarray]:
-    """Which scenes a model failed at, and the others, each with the lowest ELBO first.
-
-    Args:
-      found: what it says about n scenes.
-      scenes: these. A scene whose count is unknown is no failure; where no count is known or the
-        model does not count, each scene is one.
-
-    Returns:
-      Indices, int `[k]` and `[n - k]`.
-    """
-    elbo = np.nan_to_num(found.elbo_terms["elbo"], nan=-np.inf)
-    order = np.argsort(elbo, kind="stable")
-    known = scenes.counts >= 0
-    if not isinstance(found, Objects) or not known.any():
-        return order, order[:0]
-    failed = (known & (found.counts != scenes.counts))[order]
-    return order[failed], order[~failed]
-
-
-def _steps(found: Objects) -> tuple[tuple[str, ...], ...]:
-    """A row for each step: how often it is used, and where and how large its window is."""
-    rows = []
-    for step in range(found.windows.shape[1]):
-        used = found.counts > step
-        row = [f"{step + 1}", f"{100 * used.mean():.1f} %"]
-        if used.any():
-            windows = found.windows[used, step]
-            x, y = np.median((windows[:, :2] + windows[:, 2:]) / 2, axis=0)
-            side = np.median(windows[:, 2] - windows[:, 0])
-            row += [f"{side:.1f} pixels", f"{x:.1f}, {y:.1f}"]
-        else:
-            row += ["—", "—"]
-        rows.append(tuple(row))
-    return tuple(rows)
-
-
-def _case(found: Inference, scenes: Scenes, index: int) -> Case:
-    image, drawn = scenes.images[index], found.reconstructions[index]
-    factor = max(1, round(_SIDE / len(image)))
-    true = int(scenes.counts[index])
-    facts = [("true count", str(true) if true >= 0 else "unknown")]
-    seen, shows, wrong = overlay.enlarge(image, factor), "as it is", False
-    if isinstance(found, Objects):
-        count = int(found.counts[index])
-        seen = overlay.with_windows(image, found.windows[index, :count], factor)
-        shows = f"with {plural(count, 'window')}"
-        sure = found.count_probs[index, count]
-        facts += [("inferred", f"{count}, with probability {sure:.2f}")]
-        wrong = true not in (-1, count)
-    facts += [("ELBO", f"{found.elbo_terms['elbo'][index]:,.1f} nats")]
-    return Case(
-        title=f"Test scene {index}",
-        pictures=(
-            _picture(seen, f"Test scene {index} {shows}"),
-            _picture(overlay.enlarge(drawn, factor), f"Reconstruction of test scene {index}"),
-        ),
-        facts=tuple(facts),
-        wrong=wrong,
-    )
-
-
-def _picture(pixels: np.ndarray, alt: str) -> Picture:
-    return Picture(overlay.to_png(pixels), alt)

@@ -8,7 +8,7 @@ import re
 
 import pytest
 
-from air_jax.report_page import Case, Looked, Picture, Run, page
+from air_jax.report_page import Case, Looked, Picture, Run, Steps, page
 from air_jax.report_tables import show
 from tests.markup_test import NASTY, Read
 
@@ -31,8 +31,9 @@ def run(name="one", **changes):
         examples=(case(0, wrong=False),),
         failures=(case(5), case(3)),
         failures_summary="2 of 8 test scenes were miscounted; the lowest ELBO comes first.",
-        steps=(("1", "50 %", "3", "4"),),
-        heat_map=Picture(PNG, "heat map"),
+        overview=Picture(PNG, "from above", "Several scenes."),
+        steps=Steps("Objects", ("step", "used in"), (("1", "50 %"),)),
+        heat_map=Picture(PNG, "heat map", "Where each step looks."),
     )
     whole = Run(
         name=name,
@@ -47,7 +48,7 @@ def run(name="one", **changes):
             "data": {"digest": "abc"},
             "confusion_matrix": [[4, 0], [1, 3]],
         },
-        timeline=Picture(PNG, "timeline"),
+        timeline=Picture(PNG, "timeline", "As training went on."),
         looked=looked,
     )
     return whole._replace(**changes)
@@ -77,12 +78,13 @@ def test_a_run_s_page_has_everything():
     for expected in (
         *("Report: one", "AIR, 20 of 20 training steps.", "Config: 2 entries"),
         *("2 of 8 test scenes were miscounted", "The first of 8 test scenes."),
+        *("Several scenes.", "Objects", "As training went on.", "Where each step looks."),
     ):
         assert expected in read.text
     for row in (
         *(["ELBO, nats per image", "1,234.50"], ["count accuracy", "98.76 %"]),
         *(["0 true", "4 (100.0 %)", "0"], ["1 true", "1 (25.0 %)", "3 (75.0 %)"]),
-        *(["train.num_steps", "20"], ["jax", "1.0"], ["1", "50 %", "3", "4"]),
+        *(["train.num_steps", "20"], ["jax", "1.0"], ["step", "used in"], ["1", "50 %"]),
     ):
         assert row in rows(text)
     assert [trace["y"] for chart in charts(text) for trace in chart["data"]] == [
@@ -101,7 +103,7 @@ def test_charts_have_as_many_places_as_there_are_charts():
 def test_pictures_are_in_the_page_and_in_the_order_given():
     pictures = [given for tag, given in Read(written(run())).tags if tag == "img"]
     assert [given["alt"] for given in pictures] == [
-        *("scene 0", "drawn 0", "timeline", "heat map"),
+        *("scene 0", "drawn 0", "from above", "timeline", "heat map"),
         *("scene 5", "drawn 5", "scene 3", "drawn 3"),
     ]
     for given in pictures:
@@ -161,8 +163,9 @@ def test_what_comes_from_files_and_names_does_no_harm():
             summary=NASTY,
             examples=(Case(NASTY, (Picture(PNG, NASTY),), ((NASTY, NASTY),), True),),
             failures_summary=NASTY,
-            steps=((NASTY, NASTY, NASTY, NASTY),),
-            heat_map=Picture(PNG, NASTY),
+            overview=Picture(PNG, NASTY, NASTY),
+            steps=Steps(NASTY, (NASTY, NASTY), ((NASTY, NASTY),)),
+            heat_map=Picture(PNG, NASTY, NASTY),
             policy={
                 "num_scenes": 1,
                 "num_objects": 2,
@@ -219,7 +222,7 @@ def test_a_run_without_anything_says_so():
     read = Read(text).text
     for expected in (
         *("There is no evaluation yet.", "Nothing was logged yet.", "There is nothing to show."),
-        *("There are no windows to show.", "No scene was looked at.", "Nothing."),
+        *("There are no objects to show.", "No scene was looked at.", "Nothing."),
     ):
         assert expected in read
     assert charts(text) == []

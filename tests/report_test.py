@@ -14,8 +14,9 @@ import pytest
 pytest.importorskip("plotly", reason="plotly is not installed: pip install '.[report]'")
 
 from air_jax import export, kinds, loop, report, report_run, writer
+from air_jax.experiments import ablation
 from configs import scene3d_object
-from tests import draw_test, loop_test
+from tests import draw_test, loop_test, tiny3d
 from tests.markup_test import Read
 from tests.report_page_test import charts, rows
 
@@ -232,17 +233,66 @@ def test_a_model_without_objects_has_its_curves_and_what_it_explains_worst(tmp_p
     text = write(tmp_path / "draw", output=tmp_path / "r.html")
     read = Read(text).text
     assert "DRAW, 5 of 20 training steps." in read
-    assert "The model finds no objects" in read and "There are no windows to show." in read
+    assert "The model finds no objects" in read and "There are no objects to show." in read
     elbo = [float(value.replace(",", "")) for value in re.findall(r"ELBO(-?\d[\d,.]*) nats", read)]
     assert len(elbo) == 12 + 24 and elbo[12:] == sorted(elbo[12:])
     assert charts(text)
 
 
-def test_a_model_of_3d_scenes_has_its_config_curves_and_evaluation(tmp_path):
+@pytest.fixture(scope="module")
+def trained_3d(tmp_path_factory):
+    """A DAIR through a renderer of a few steps, on crockery."""
+    workdir = tmp_path_factory.mktemp("runs") / "table"
+    config = ablation.change(tiny3d.config(), tiny3d.TABLE)
+    loop.run(config, str(workdir))
+    return workdir
+
+
+def test_a_report_says_which_3d_scenes_were_found(trained_3d, tmp_path):
+    text = write(trained_3d, output=tmp_path / "r.html", images=6)
+    (run,) = report_run.find(trained_3d)
+    scenes = kinds.create_dataset(run.config).test
+    model = kinds.load(trained_3d)
+    found = model.infer(scenes.images, key=report_run._keys(run).evaluation)
+    evaluation = json.loads((trained_3d / "evaluation.json").read_text())
+    np.testing.assert_allclose(found.elbo_terms["elbo"].mean(), evaluation["elbo"], rtol=1e-5)
+    catalogue = model.air.scene.view.catalogue
+    _, _, shown = text.partition('id="run-0-scenes"')
+    examples, _, failures = shown.partition('id="run-0-failures"')
+    cards = [Read(card).text for card in re.findall(r"<li[^>]*><h4>.*?</li>", examples)]
+    assert len(cards) == 6
+    num_failed = 0
+    for i, card in enumerate(cards):
+        true, inferred = (
+            ", ".join(sorted((catalogue[j].name for j in listed), key=names(catalogue).index))
+            for listed in (
+                scenes.identities[i, : scenes.counts[i]],
+                found.identities[i, : found.counts[i]],
+            )
+        )
+        assert f"true{true or 'nothing'}inferred{inferred or 'nothing'}camera" in card
+        assert f"ELBO{found.elbo_terms['elbo'][i]:,.1f} nats" in card
+        azimuths = np.degrees([found.cameras[i, 0], scenes.cameras[i, 0]])
+        assert "azimuth{:.1f}° (true {:.1f}°)".format(*azimuths) in card
+        num_failed += true != inferred
+    assert f"In {num_failed} of 6 test scenes other objects were found" in Read(failures).text
+    assert len(re.findall(r'<li class="wrong">', failures)) == num_failed
+    for step in range(3):
+        share = f"{100 * (found.counts > step).mean():.1f} %"
+        assert [row[:2] for row in rows(text)].count([f"{step + 1}", share]) == 1
+    assert ["step", "used in", *names(catalogue)] in rows(text)
+    alts = [given["alt"] for tag, given in Read(text).tags if tag == "img"]
+    for start in ("Scenes from above", "For each step a heat map of places"):
+        assert sum(alt.startswith(start) for alt in alts) == 1
+    assert charts(text)
+
+
+def names(catalogue):
+    return [model.name for model in catalogue]
+
+
+def test_a_run_of_3d_scenes_without_a_model_has_its_config_curves_and_evaluation(tmp_path):
     config = json.loads(scene3d_object.get_config().to_json())
-    size = config["data"]["image_size"]
-    exported = {**config, "image": {"image_size": size, "channels": 3}, "step": 5}
-    export.export_model(tmp_path / "model", {"any": np.zeros(1, np.float32)}, exported)
     writer.write_json(tmp_path / "config.json", config)
     evaluation = {"step": 5, "elbo": 12.5, "count_accuracy": 0.5, "identity_accuracy": 0.75}
     writer.write_json(tmp_path / "evaluation.json", evaluation)
@@ -250,7 +300,7 @@ def test_a_model_of_3d_scenes_has_its_config_curves_and_evaluation(tmp_path):
     (tmp_path / "metrics.jsonl").write_text(json.dumps(entry))
     text = write(tmp_path, output=tmp_path / "r.html")
     assert "AIR through a renderer, 5 of" in Read(text).text
-    assert "is not asked about single scenes here" in Read(text).text
+    assert "no scene was looked at" in Read(text).text
     for row in (["ELBO, nats per image", "12.50"], ["identity_accuracy", "75.00 %"]):
         assert row in rows(text)
     assert charts(text)[0]["data"][0]["y"] == [3.0]
