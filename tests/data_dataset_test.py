@@ -1,4 +1,4 @@
-"""Tests of air_jax.data.dataset."""
+"""Tests of air_jax.data.dataset; of users' own images, data_own_images_test."""
 
 import functools
 import json
@@ -6,11 +6,9 @@ import re
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from air_jax.data import dataset
 from air_jax.data.digits import load_digits
-from air_jax.data.images import LightBackgroundError
 from tests import fake_tfds
 
 _parse_once = functools.cache(load_digits)
@@ -19,7 +17,7 @@ OMNIGLOT = {"source": "omniglot", "counts": ()}
 SPRITES = {"source": "sprites", "sprite_size": (12, 22), "counts": (0, 1, 2, 3)}
 
 
-def _create(**options):
+def create(**options):
     defaults = {
         "source": "embedded",
         "tfds_dir": None,
@@ -39,12 +37,19 @@ def _create(**options):
     return dataset.create_dataset(**(defaults | options))
 
 
-def _assert_equal(first, second):
+def assert_equal(first, second):
     assert first.description == second.description
     for split in SPLITS:
         for a, b in zip(getattr(first, split), getattr(second, split), strict=True):
             assert a.dtype == b.dtype
             np.testing.assert_array_equal(a, b)
+
+
+def own_images(number):
+    """Images that can be told apart by their one bright row."""
+    images = np.zeros((number, 50, 50), np.uint8)
+    images[np.arange(number), 5 + np.arange(number), 20:30] = 200
+    return images
 
 
 @pytest.fixture(autouse=True)
@@ -77,7 +82,7 @@ def composed(monkeypatch):
 
 
 def test_splits_have_their_sizes_and_are_described():
-    data = _create()
+    data = create()
     assert [len(getattr(data, split).images) for split in SPLITS] == [60, 30, 45]
     assert data.train.images.shape == (60, 50, 50, 1)
     assert np.bincount(data.test.counts).tolist() == [15, 15, 15]
@@ -102,7 +107,7 @@ def test_scenes_of_a_split_are_made_of_its_own_digits_only():
         rows, columns = np.flatnonzero(image.any(1)), np.flatnonzero(image.any(0))
         return image[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].tobytes()
 
-    data = _create(counts=(1,))
+    data = create(counts=(1,))
     digits = _parse_once(source="embedded")
     crops = {s: {crop(image) for image in getattr(digits, s).images} for s in SPLITS}
     for split in SPLITS:
@@ -112,21 +117,21 @@ def test_scenes_of_a_split_are_made_of_its_own_digits_only():
 
 
 def test_seed_decides_and_splits_are_independent():
-    first, again, other = _create(), _create(), _create(seed=1)
-    _assert_equal(first, again)
+    first, again, other = create(), create(), create(seed=1)
+    assert_equal(first, again)
     assert np.any(first.train.images != other.train.images)
-    same_size = _create(num_train=60, num_validation=60, num_test=60)
+    same_size = create(num_train=60, num_validation=60, num_test=60)
     counts = [getattr(same_size, split).counts for split in SPLITS]
     assert np.any(counts[0] != counts[1]) and np.any(counts[1] != counts[2])
 
 
 def test_second_creation_comes_from_the_cache_and_is_equal(tmp_path, composed):
-    first = _create(cache_dir=str(tmp_path))
+    first = create(cache_dir=str(tmp_path))
     assert len(composed) == 3
-    second = _create(cache_dir=str(tmp_path))
+    second = create(cache_dir=str(tmp_path))
     assert len(composed) == 3
-    _assert_equal(first, second)
-    _assert_equal(first, _create(cache_dir=""))
+    assert_equal(first, second)
+    assert_equal(first, create(cache_dir=""))
     assert [path.suffix for path in tmp_path.iterdir()] == [".npz"]  # nothing temporary is left
 
 
@@ -144,10 +149,10 @@ def test_second_creation_comes_from_the_cache_and_is_equal(tmp_path, composed):
     ],
 )
 def test_every_option_is_part_of_the_cache_key(tmp_path, composed, option):
-    _create(cache_dir=str(tmp_path))
-    changed = _create(cache_dir=str(tmp_path), **option)
+    create(cache_dir=str(tmp_path))
+    changed = create(cache_dir=str(tmp_path), **option)
     assert len(composed) == 6
-    _assert_equal(changed, _create(cache_dir="", **option))
+    assert_equal(changed, create(cache_dir="", **option))
 
 
 def test_sprites_are_composed_cached_and_described(tmp_path, monkeypatch):
@@ -156,7 +161,7 @@ def test_sprites_are_composed_cached_and_described(tmp_path, monkeypatch):
     monkeypatch.setattr(
         dataset, "compose_sprites", lambda **given: composed.append(given) or compose(**given)
     )
-    data = _create(**SPRITES, cache_dir=str(tmp_path))
+    data = create(**SPRITES, cache_dir=str(tmp_path))
     assert [len(getattr(data, split).images) for split in SPLITS] == [60, 30, 45]
     assert data.train.images.shape == (60, 50, 50, 3) and data.train.hidden.any()
     assert json.loads(json.dumps(data.description)) == data.description
@@ -172,10 +177,10 @@ def test_sprites_are_composed_cached_and_described(tmp_path, monkeypatch):
         "seed": 0,
     }
     assert len(composed) == 3
-    _assert_equal(data, _create(**SPRITES, cache_dir=str(tmp_path)))
+    assert_equal(data, create(**SPRITES, cache_dir=str(tmp_path)))
     assert len(composed) == 3
     changes = [{"sprite_size": (12, 23)}, {"seed": 1}, {"noise": 0.1}, {"image_size": 52}]
-    others = [_create(**{**SPRITES, **change}, cache_dir=str(tmp_path)) for change in changes]
+    others = [create(**{**SPRITES, **change}, cache_dir=str(tmp_path)) for change in changes]
     assert len(composed) == 15
     assert len({other.description["digest"] for other in (data, *others)}) == 5
 
@@ -189,7 +194,7 @@ def omniglot(tmp_path_factory):
 
 
 def test_glyphs_are_held_out_by_alphabet_without_counts_and_described(omniglot):
-    data = _create(**omniglot, num_train=1_000)
+    data = create(**omniglot, num_train=1_000)
     assert [len(getattr(data, split).images) for split in SPLITS] == [80, 8, 20]
     for split in SPLITS:
         scenes = getattr(data, split)
@@ -217,12 +222,12 @@ def test_glyphs_are_held_out_by_alphabet_without_counts_and_described(omniglot):
 
 
 def test_sizes_are_ceilings_for_glyphs_and_the_seed_shuffles(omniglot):
-    everything = _create(**omniglot, num_train=80)
-    data = _create(**omniglot, num_train=5, num_validation=2, num_test=1)
+    everything = create(**omniglot, num_train=80)
+    data = create(**omniglot, num_train=5, num_validation=2, num_test=1)
     assert [len(getattr(data, split).images) for split in SPLITS] == [5, 2, 1]
     np.testing.assert_array_equal(data.train.images, everything.train.images[:5])
-    _assert_equal(data, _create(**omniglot, num_train=5, num_validation=2, num_test=1))
-    other = _create(**omniglot, num_train=80, seed=1)
+    assert_equal(data, create(**omniglot, num_train=5, num_validation=2, num_test=1))
+    other = create(**omniglot, num_train=80, seed=1)
     assert np.any(everything.train.images != other.train.images)
     assert {i.tobytes() for i in everything.train.images} == {
         i.tobytes() for i in other.train.images
@@ -235,33 +240,33 @@ def test_glyphs_are_read_once_for_a_size_whatever_their_number(omniglot, tmp_pat
     monkeypatch.setattr(
         dataset, "load_omniglot", lambda **given: read.append(given) or load(**given)
     )
-    first = _create(**omniglot, cache_dir=str(tmp_path))
-    _assert_equal(first, _create(**omniglot, cache_dir=str(tmp_path)))
-    _assert_equal(first, _create(**omniglot))
-    _create(**omniglot, cache_dir=str(tmp_path), num_train=3, seed=1)
+    first = create(**omniglot, cache_dir=str(tmp_path))
+    assert_equal(first, create(**omniglot, cache_dir=str(tmp_path)))
+    assert_equal(first, create(**omniglot))
+    create(**omniglot, cache_dir=str(tmp_path), num_train=3, seed=1)
     assert len(read) == 2
-    assert _create(**omniglot, cache_dir=str(tmp_path), image_size=35).train.images.shape[1] == 35
+    assert create(**omniglot, cache_dir=str(tmp_path), image_size=35).train.images.shape[1] == 35
     assert len(read) == 3
 
 
 @pytest.mark.parametrize("source", ["digits", "sprites", "path"])
 def test_scenes_that_are_not_resident_are_those_that_are(source, tmp_path):
-    np.save(tmp_path / "own.npy", _own_images(30))
+    np.save(tmp_path / "own.npy", own_images(30))
     own = {"source": "path", "path": str(tmp_path / "own.npy")}
     options = {"digits": {"noise": 0.1}, "sprites": SPRITES, "path": own}[source]
-    whole = _create(**options)
+    whole = create(**options)
     for _ in range(2):
-        apart = _create(**options, cache_dir=str(tmp_path / "cache"), resident=False)
+        apart = create(**options, cache_dir=str(tmp_path / "cache"), resident=False)
         shards = apart.train.images
         assert shards.shape == whole.train.images.shape
         images = shards.read(np.arange(len(shards)))
-        _assert_equal(apart._replace(train=apart.train._replace(images=images)), whole)
+        assert_equal(apart._replace(train=apart.train._replace(images=images)), whole)
 
 
 @pytest.mark.parametrize("source", ["digits", "sprites"])
 def test_a_large_set_is_composed_in_pieces_resident_or_not(source, tmp_path, monkeypatch):
     options = SPRITES if source == "sprites" else {}
-    whole = _create(**options)
+    whole = create(**options)
     monkeypatch.setattr(dataset, "_PIECE", 25)
     sizes, compose = [], getattr(dataset, f"compose_{options.get('source', 'scenes')}")
 
@@ -270,7 +275,7 @@ def test_a_large_set_is_composed_in_pieces_resident_or_not(source, tmp_path, mon
         return compose(*arguments, **keywords)
 
     monkeypatch.setattr(dataset, compose.__name__, record)
-    resident = _create(**options)
+    resident = create(**options)
     assert sizes == [25, 25, 10, 25, 5, 25, 20]
     pieces = [resident.train.images[start : start + 10] for start in (0, 25, 50)]
     assert len({piece.tobytes() for piece in pieces}) == 3
@@ -278,14 +283,14 @@ def test_a_large_set_is_composed_in_pieces_resident_or_not(source, tmp_path, mon
     assert resident.description.pop("piece") == 25
     assert resident.description.keys() == whole.description.keys()
 
-    apart = _create(**options, cache_dir=str(tmp_path), resident=False)
+    apart = create(**options, cache_dir=str(tmp_path), resident=False)
     images = apart.train.images.read(np.arange(60))
     assert apart.description.pop("piece") == 25
-    _assert_equal(apart._replace(train=apart.train._replace(images=images)), resident)
+    assert_equal(apart._replace(train=apart.train._replace(images=images)), resident)
 
 
 def test_no_sprites_of_one_split_are_in_another():
-    data = _create(**{**SPRITES, "counts": (1,)}, num_validation=60, num_test=60)
+    data = create(**{**SPRITES, "counts": (1,)}, num_validation=60, num_test=60)
     scenes = {split: {image.tobytes() for image in getattr(data, split).images} for split in SPLITS}
     assert all(len(images) == 60 for images in scenes.values())
     assert len(set.union(*scenes.values())) == 180
@@ -294,11 +299,11 @@ def test_no_sprites_of_one_split_are_in_another():
 def test_digits_contents_are_part_of_the_cache_key_and_of_the_description(
     tmp_path, composed, monkeypatch
 ):
-    first = _create(cache_dir=str(tmp_path))
+    first = create(cache_dir=str(tmp_path))
     located = dataset.locate_digits(source="embedded")
     other = located._replace(digest=located.digest[::-1])
     monkeypatch.setattr(dataset, "locate_digits", lambda **_: other)
-    second = _create(cache_dir=str(tmp_path))
+    second = create(cache_dir=str(tmp_path))
     assert len(composed) == 6
     assert first.description["digest"] != second.description["digest"]
     assert first.description == second.description | {"digest": first.description["digest"]}
@@ -306,7 +311,7 @@ def test_digits_contents_are_part_of_the_cache_key_and_of_the_description(
 
 @pytest.mark.parametrize("damage", ["flipped bit", "truncated", "emptied", "other arrays", "text"])
 def test_damaged_cache_is_rebuilt_with_a_warning(tmp_path, composed, warned, damage):
-    first = _create(cache_dir=str(tmp_path))
+    first = create(cache_dir=str(tmp_path))
     (file,) = tmp_path.iterdir()
     contents = bytearray(file.read_bytes())
     if damage == "flipped bit":
@@ -323,17 +328,17 @@ def test_damaged_cache_is_rebuilt_with_a_warning(tmp_path, composed, warned, dam
         arrays = dict(np.load(file))
         arrays["train_images"] = 255 - arrays["train_images"]
         np.savez(file, **arrays)
-    _assert_equal(first, _create(cache_dir=str(tmp_path)))
+    assert_equal(first, create(cache_dir=str(tmp_path)))
     assert len(composed) == 6
     assert len(warned) == 1 and str(file) in warned[0] and "damaged" in warned[0]
-    _assert_equal(first, _create(cache_dir=str(tmp_path)))
+    assert_equal(first, create(cache_dir=str(tmp_path)))
     assert len(composed) == 6 and len(warned) == 1  # the cache is whole again
 
 
 def test_cache_that_cannot_be_written_is_a_warning(tmp_path, warned):
     (tmp_path / "file").write_text("")
-    data = _create(cache_dir=str(tmp_path / "file" / "cache"))
-    _assert_equal(data, _create())
+    data = create(cache_dir=str(tmp_path / "file" / "cache"))
+    assert_equal(data, create())
     assert len(warned) == 1 and "could not be cached" in warned[0]
 
 
@@ -343,130 +348,19 @@ def test_failed_write_leaves_nothing_behind(tmp_path, warned, monkeypatch):
         raise OSError("no space left on device")
 
     monkeypatch.setattr(dataset.np, "savez", fail)
-    _create(cache_dir=str(tmp_path))
+    create(cache_dir=str(tmp_path))
     assert len(warned) == 1 and "no space left" in warned[0]
     assert list(tmp_path.iterdir()) == []
 
 
 def test_default_cache_is_in_the_users_cache_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    _create(cache_dir=None)
+    create(cache_dir=None)
     assert len(list((tmp_path / "xdg" / "air_jax").glob("scenes-*.npz"))) == 1
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    _create(cache_dir=None)
+    create(cache_dir=None)
     assert len(list((tmp_path / "home" / ".cache" / "air_jax").glob("scenes-*.npz"))) == 1
-
-
-def _own_images(number):
-    """Images that can be told apart by their one bright row."""
-    images = np.zeros((number, 50, 50), np.uint8)
-    images[np.arange(number), 5 + np.arange(number), 20:30] = 200
-    return images
-
-
-def test_own_images_are_split_80_10_10_without_overlap(tmp_path):
-    images = _own_images(30)
-    np.savez(tmp_path / "own.npz", image=images, count=np.arange(30))
-    data = _create(source="path", path=str(tmp_path / "own.npz"))
-    assert [len(getattr(data, split).images) for split in SPLITS] == [24, 3, 3]
-    counts = np.concatenate([getattr(data, split).counts for split in SPLITS])
-    assert sorted(counts.tolist()) == list(range(30))
-    assert counts.tolist() != list(range(30))
-    for split in SPLITS:
-        scenes = getattr(data, split)
-        assert scenes.images.dtype == np.uint8 and scenes.counts.dtype == np.int32
-        np.testing.assert_array_equal(scenes.images[..., 0], images[scenes.counts])
-        assert scenes.boxes.shape == (len(scenes.images), 0, 4)
-        assert scenes.labels.shape == scenes.hidden.shape == (len(scenes.images), 0)
-    description = dict(data.description)
-    assert re.fullmatch("[0-9a-f]{16}", description.pop("digest"))
-    assert description == {
-        "source": "path",
-        "folder": str(tmp_path / "own.npz"),
-        "invert": False,
-        "num_found": 30,
-        "num_unusable": 0,
-        "num_resized": 0,
-        "num_images": {"train": 24, "validation": 3, "test": 3},
-        "image_size": 50,
-        "seed": 0,
-    }
-
-
-def test_sizes_are_ceilings_for_own_images_and_the_seed_shuffles(tmp_path):
-    np.save(tmp_path / "own.npy", _own_images(30))
-    options = {"source": "path", "path": str(tmp_path / "own.npy")}
-    data = _create(**options, num_train=5, num_validation=2, num_test=1)
-    assert [len(getattr(data, split).images) for split in SPLITS] == [5, 2, 1]
-    assert data.train.counts.tolist() == [-1] * 5
-    _assert_equal(_create(**options), _create(**options))
-    other = _create(**options, seed=1)
-    assert np.any(_create(**options).train.images != other.train.images)
-
-
-def test_folder_of_pictures_is_resized_and_inverted(tmp_path):
-    for i in range(5):
-        picture = np.full((100, 100), 255, np.uint8)
-        picture[40:60, 40:60] = 0
-        Image.fromarray(picture).save(tmp_path / f"{i}.png")
-    options = {"source": "path", "path": str(tmp_path), "image_size": 50}
-    with pytest.raises(LightBackgroundError, match="0.png"):
-        _create(**options)
-    data = _create(**options, invert=True)
-    assert [len(getattr(data, split).images) for split in SPLITS] == [3, 1, 1]
-    assert data.description["num_resized"] == 5
-    for split in SPLITS:
-        for image in getattr(data, split).images:
-            assert image[21:29, 21:29].min() == 255 and image[:19].max() == 0
-
-
-def test_three_own_images_are_enough_and_two_are_not(tmp_path):
-    np.save(tmp_path / "three.npy", _own_images(3))
-    data = _create(source="path", path=str(tmp_path / "three.npy"))
-    assert [len(getattr(data, split).images) for split in SPLITS] == [1, 1, 1]
-    np.save(tmp_path / "two.npy", _own_images(2))
-    with pytest.raises(ValueError, match="2 usable images; at least 3"):
-        _create(source="path", path=str(tmp_path / "two.npy"))
-
-
-def test_digest_tells_own_images_apart_and_not_where_they_lie(tmp_path):
-    images = _own_images(5)
-    changed = images.copy()
-    changed[4, 40, 40] = 1
-    digests = []
-    for name, array in (("a", images), ("b", images), ("c", changed)):
-        np.save(tmp_path / f"{name}.npy", array)
-        data = _create(source="path", path=str(tmp_path / f"{name}.npy"))
-        digests.append(data.description["digest"])
-    assert digests[0] == digests[1] != digests[2]
-
-
-def test_own_images_that_cannot_be_used_are_named_in_a_warning_and_the_rest_go_on(tmp_path, warned):
-    images = _own_images(20) / 255.0
-    images[3:15, 0, 0] = np.nan
-    np.savez(tmp_path / "own.npz", image=images, count=np.arange(20))
-    data = _create(source="path", path=str(tmp_path / "own.npz"))
-    counts = np.concatenate([getattr(data, split).counts for split in SPLITS])
-    assert sorted(counts.tolist()) == [0, 1, 2, 15, 16, 17, 18, 19]
-    assert (data.description["num_found"], data.description["num_unusable"]) == (20, 12)
-    (message,) = warned
-    assert re.search(r"^12 of 20 images of .*own.npz .*own.npz\[3\]: .*NaN.*; and 2 more$", message)
-    assert "own.npz[12]" in message and "own.npz[13]" not in message
-
-
-def test_one_damaged_picture_does_not_stop_a_whole_folder(tmp_path, warned):
-    for i, image in enumerate(_own_images(4)):
-        Image.fromarray(image).save(tmp_path / f"{i}.png")
-    (tmp_path / "2.png").write_bytes(b"no picture")
-    data = _create(source="path", path=str(tmp_path))
-    assert [len(getattr(data, split).images) for split in SPLITS] == [1, 1, 1]
-    assert len(warned) == 1 and "1 of 4 images" in warned[0] and "2.png: " in warned[0]
-    assert "more" not in warned[0]
-    (tmp_path / "3.png").write_bytes(b"")
-    with pytest.raises(ValueError, match="holds 2 usable images; at least 3"):
-        _create(source="path", path=str(tmp_path))
-    assert "2 of 4 images" in warned[1]
 
 
 @pytest.mark.parametrize(
@@ -501,4 +395,4 @@ def test_one_damaged_picture_does_not_stop_a_whole_folder(tmp_path, warned):
 )
 def test_options_that_make_no_sense_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
-        _create(**options)
+        create(**options)
