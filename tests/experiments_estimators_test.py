@@ -54,7 +54,7 @@ def test_choosing_z_pres_adds_nothing_to_enumerate_and_something_to_the_others(f
 
 
 def test_stages_differ_and_the_table_has_a_line_for_each(finished):
-    _, results = finished
+    workdir, results = finished
     rows = results["measurements"]
     chosen = [
         row["variance"]
@@ -62,10 +62,35 @@ def test_stages_differ_and_the_table_has_a_line_for_each(finished):
         if row["estimator"] == "enumerate" and row["objects"] == "all" and row["num_steps"] == 2
     ]
     assert len(set(chosen)) == len(chosen) == 6
-    table = estimators_report.table(rows, 2)
-    assert table.count("enumerate") == 6
-    for stage in ("initialisation (step 0)", "early (step 20)", "late (step 40)"):
-        assert table.count(stage) == 2
+    table = estimators_report.table(results)
+    lines = [line.strip("| ").split(" | ") for line in table.splitlines()]
+    assert [line[:2] for line in lines[2:]] == [
+        [gradient, contender.label]
+        for gradient in ("presence logits", "parameters")
+        for contender in PLAN.contenders
+    ]
+    for column in ("SNR, step 0", "variance, step 20", "of z_pres, step 40"):
+        assert column in lines[0]
+    (row,) = [
+        row
+        for row in rows
+        if (row["label"], row["stage"]) == ("nvil, leave one out, K = 2", "late")
+        and (row["with_respect_to"], row["objects"]) == ("parameters", "all")
+    ]
+    cells = dict(zip(lines[0], lines[4], strict=True))
+    assert float(cells["variance, step 40"].replace(",", "")) == pytest.approx(
+        2 * row["variance"], rel=0.005
+    )
+    assert float(cells["SNR, step 40"]) == pytest.approx(row["snr"] / math.sqrt(2), rel=0.005)
+    assert (workdir / "table.md").read_text() == table
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.0, "0"), (1_790_123.0, "1,790,000"), (41.96, "42.0"), (0.00123456, "0.00123")],
+)
+def test_numbers_have_three_digits(value, text):
+    assert estimators_report._number(value) == text
 
 
 @pytest.mark.parametrize(

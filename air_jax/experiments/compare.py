@@ -20,6 +20,7 @@ from typing import Any
 
 from air_jax import files, reliability
 from air_jax.experiments import (
+    estimators_report,
     faults_report,
     generalization_report,
     occlusion_report,
@@ -32,6 +33,7 @@ from air_jax.experiments import (
 
 # What an experiment's results are called, and its own table of them.
 _TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
+    "estimators.json": estimators_report.table,
     "faults.json": faults_report.table,
     "generalization.json": generalization_report.table,
     "occlusion.json": occlusion_report.table,

@@ -14,22 +14,22 @@ mean over the images, of the gradient of an image's own loss with respect to its
 z_where and z_what are drawn too, so that no estimator is without variance: `variance_discrete` is
 what is left with their noise held, the part that an estimator of the discrete choice can do
 something about, and exactly 0 for `enumerate`. K samples cost K passes: the columns
-`..._times_samples` compare at equal cost, since K draws of one sample could be averaged instead.
+`..._times_samples` compare at equal cost, since K draws of one sample could be averaged instead, as
+do table and figure, in which the SNR is divided by sqrt(K).
 `vimco` follows the gradient of another bound.
 
 Moving means are those of other images at the same parameters. The same is measured for the images
 of each count, and for networks of 1 to 5 steps with the same parameters, early in training: no
 parameter depends on the number of steps.
 
-The workdir gets estimators.json (everything), estimators.csv (one line per measurement) and
-estimators.png.
+The workdir gets estimators.json (everything), estimators.csv (one line per measurement), table.md
+and estimators.png.
 """
 
 import argparse
 import functools
 import math
 import pathlib
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -186,10 +186,9 @@ def run(config: Mapping[str, Any], workdir: str, plan: Plan) -> dict[str, Any]:
             rows += estimators_report.rows(measurement, batch.counts, spreads)
         logging.info("measured %s", contender.label)
     results = {
-        "arguments": sys.argv[1:],
-        "commit": provenance.commit(),
+        **provenance.surroundings(),
+        "config": dict(config),
         "data": {name: dataset.description[name] for name in ("source", "digest")},
-        "seed": config["seed"],
         "draws": plan.num_draws,
         "images_per_count": plan.images_per_count,
         "measurements": rows,
@@ -198,7 +197,9 @@ def run(config: Mapping[str, Any], workdir: str, plan: Plan) -> dict[str, Any]:
     write_json(folder / "estimators.json", results)
     write_atomically(folder / "estimators.csv", tables.to_csv(rows).encode())
     figures.save(estimators_report.figure(rows, own), folder / "estimators.png")
-    logging.info("%d draws each\n%s", plan.num_draws, estimators_report.table(rows, own))
+    text = estimators_report.table(results)
+    write_atomically(folder / "table.md", text.encode())
+    logging.info("%d draws each\n%s", plan.num_draws, text)
     return results
 
 

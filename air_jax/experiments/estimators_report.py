@@ -1,16 +1,23 @@
 """What `experiments.estimators` measured, as a table, as lines and as a figure."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 from matplotlib.figure import Figure
 
-from air_jax import figures_estimators, gradient_noise
+from air_jax import figures_estimators, gradient_noise, tables
 
 ALL = "all"  # images of every count
 _STAGES = ("initialisation", "early", "late")
+# Of a measurement, at equal cost; as they are called in a table.
+_QUANTITIES: dict[str, Callable[[Mapping[str, Any]], float]] = {
+    "variance": lambda row: row["variance_times_samples"],
+    "of z_pres": lambda row: row["variance_discrete_times_samples"],
+    "SNR": lambda row: row["snr"] / math.sqrt(row["num_samples"]),
+}
 
 Row = Mapping[str, Any]
 
@@ -56,36 +63,39 @@ def _select(rows: Sequence[Row], **conditions: Any) -> list[Row]:
     return [row for row in rows if all(row[name] == value for name, value in conditions.items())]
 
 
-def table(rows: Sequence[Row], num_steps: int) -> str:
-    """The measurements of the whole batch at the network's own number of steps, as text.
+def table(results: Mapping[str, Any]) -> str:
+    """What was measured of the whole batch, at equal cost, in Markdown.
 
     Args:
-      rows: the measurements.
-      num_steps: the network's own N.
+      results: as in `estimators.json`, of which the networks with as many steps as were trained.
     """
-    columns = {
-        "variance": "variance",
-        "x K": "variance_times_samples",
-        "of z_pres": "variance_discrete",
-        " x K": "variance_discrete_times_samples",
-        "SNR": "snr",
-    }
+    rows = _select(results["measurements"], objects=ALL)
+    # Other lengths are measured at one stage only.
+    (num_steps,) = {row["num_steps"] for row in _select(rows, stage=_STAGES[-1])}
+    stages = {stage: _select(rows, stage=stage, num_steps=num_steps) for stage in _STAGES}
+    header = ["gradient of", "estimator"]
+    for name in _QUANTITIES:
+        header += [f"{name}, step {chosen[0]['step']:,}" for chosen in stages.values()]
     lines = []
-    for stage in _STAGES:
-        for name in ("presence logits", "parameters"):
-            chosen = _select(
-                rows, stage=stage, num_steps=num_steps, objects=ALL, with_respect_to=name
-            )
-            lines += ["", f"{stage} (step {chosen[0]['step']}), gradient w.r.t. {name}"]
-            lines.append(" " * 30 + "".join(f"{column:>12}" for column in columns))
-            for row in chosen:
-                values = "".join(f"{row[key]:12.4g}" for key in columns.values())
-                lines.append(f"  {row['label']:28}{values}")
-    return "\n".join(lines)
+    for gradient in ("presence logits", "parameters"):
+        for label in dict.fromkeys(row["label"] for row in rows):
+            line = [gradient, label]
+            for quantity in _QUANTITIES.values():
+                for chosen in stages.values():
+                    (row,) = _select(chosen, label=label, with_respect_to=gradient)
+                    line.append(_number(quantity(row)))
+            lines.append(line)
+    return tables.markdown(header, lines)
+
+
+def _number(value: float) -> str:
+    """Three significant digits, and no exponent."""
+    digits = 2 if value == 0 else 2 - math.floor(math.log10(abs(value)))
+    return "0" if value == 0 else f"{round(value, digits):,.{max(digits, 0)}f}"
 
 
 def figure(rows: Sequence[Row], num_steps: int) -> Figure:
-    """Variance at equal cost against training, the number of objects and the number of steps.
+    """Variance and SNR at equal cost against training, number of objects and number of steps.
 
     Args:
       rows: the measurements.
@@ -97,13 +107,11 @@ def figure(rows: Sequence[Row], num_steps: int) -> Figure:
         ("steps of the network, early", "num_steps", {"stage": "early", "objects": ALL}),
     )
     quantities = (
-        ("presence logits", "variance_times_samples", "presence logits:\nvariance × K"),
-        ("parameters", "variance_times_samples", "parameters:\nvariance × K"),
-        (
-            "parameters",
-            "variance_discrete_times_samples",
-            "parameters:\nvariance of z_pres alone × K",
-        ),
+        ("presence logits", "variance", "presence logits:\nvariance × K"),
+        ("parameters", "variance", "parameters:\nvariance × K"),
+        ("parameters", "of z_pres", "parameters:\nvariance of z_pres alone × K"),
+        ("presence logits", "SNR", "presence logits:\nSNR / √K"),
+        ("parameters", "SNR", "parameters:\nSNR / √K"),
     )
     panels = []
     for name, quantity, ylabel in quantities:
@@ -113,7 +121,7 @@ def figure(rows: Sequence[Row], num_steps: int) -> Figure:
             chosen.sort(key=lambda row: row[against])
             curves: dict[str, list[float]] = {}
             for row in chosen:
-                curves.setdefault(row["label"], []).append(row[quantity])
+                curves.setdefault(row["label"], []).append(_QUANTITIES[quantity](row))
             ticks = sorted({row[against] for row in chosen})
             # In the order of the measurements, so that colours are the same everywhere.
             names = dict.fromkeys(row["label"] for row in rows)
