@@ -250,15 +250,15 @@ def scan_steps(
 def keep_compiled() -> None:
     """Keeps what is compiled in the user's cache folder, so that a second start need not wait.
 
-    JAX's persistent compilation cache. Where JAX_COMPILATION_CACHE_DIR names a folder, or is empty
-    for none, it is left at that.
+    JAX's persistent compilation cache. Where JAX_COMPILATION_CACHE_DIR names a folder it is kept
+    there, and nowhere where it is empty. JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS is respected.
     """
     folder = user_cache()
-    if "JAX_COMPILATION_CACHE_DIR" in os.environ or folder is None:
-        return
-    jax.config.update("jax_compilation_cache_dir", str(folder / "compiled"))
-    # What compiles faster is not worth a file.
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ and folder is not None:
+        jax.config.update("jax_compilation_cache_dir", str(folder / "compiled"))
+    if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
+        # What compiles faster is not worth a file.
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 
 def local_mesh() -> Mesh:

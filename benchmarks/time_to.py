@@ -6,7 +6,7 @@
 Every run is `python -m air_jax.main` as a user starts it, and is stopped once two validations in a
 row are above; its time is that of the first of them (`reliability.time_to`). Every seed runs twice:
 "cold", with an empty folder of compiled programs, and "compiled", with what the first has left
-there. Scenes are composed beforehand.
+there. Scenes are composed beforehand, and read from the cache.
 """
 
 import argparse
@@ -71,10 +71,13 @@ def measure_run(
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     run.wait(60)  # it saves
                 run.kill()
+                run.wait()
         if result is None:
+            took = time.monotonic() - began
             lines = log.read_text(errors="replace").split("\n")
             words = [line for line in lines if line.strip()] or ["nothing"]
-            result = {"skipped": f"not there; the last that the run said: {words[-1]}"}
+            skipped = f"not there after {took:.0f} s; the last that the run said: {words[-1]}"
+            result = {"skipped": skipped}
         record = workdir / "run.json"
         machine = json.loads(record.read_bytes())[0] if record.exists() else {}
     return {**result, "machine": machine}

@@ -169,8 +169,43 @@ def test_the_time_to_an_accuracy_counts_what_is_compiled(tmp_path):
         # An accuracy of 0 is there with the first two validations, of which the first counts.
         assert (result["step"], result["seconds_after"]) == (20, 0.0)
         assert 0 < result["seconds_before"] < 60
-    assert cold["seconds"] > compiled["seconds"] > 0
+        assert 0 < result["seconds"] < 600
     assert len(printed.strip().splitlines()) == 4
+
+
+def test_a_run_that_ends_below_the_accuracy_leaves_what_it_compiled(tmp_path):
+    config = ["--config=configs/smoke.py"]
+    config += [f"--config.train.{name}=20" for name in ("num_steps", "evaluate_every")]
+    config += [f"--config.train.{name}=20" for name in ("log_every", "checkpoint_every")]
+    result = time_to.measure_run(config, accuracy=2.0, compiled=str(tmp_path), limit=600.0)
+    assert re.search(r"not there after \d+ s; .*model and figures in", result["skipped"])
+    assert result["machine"]["arguments"][0] == "--config=configs/smoke.py"
+    assert list(tmp_path.iterdir())
+
+
+def test_every_seed_runs_cold_and_with_what_it_compiled(tmp_path, monkeypatch):
+    runs = []
+
+    def measured(arguments, *, accuracy, compiled, limit):
+        runs.append((arguments, accuracy, compiled))
+        times = {"seconds": 3.0, "seconds_before": 1.0, "seconds_after": 2.0}
+        return {**times, "step": 80, "machine": {"backend": "gpu"}}
+
+    monkeypatch.setattr(time_to, "measure_run", measured)
+    monkeypatch.setattr(time_to.kinds, "create_dataset", lambda config: None)
+    out = tmp_path / "time_to.json"
+    options = ["--configs", "configs/smoke.py", "--estimators", "nvil", "--seeds", "3", "4"]
+    time_to.benchmark([*options, "--accuracy", "0.5", "--every", "40", "--out", str(out)])
+    for arguments, accuracy, _ in runs:
+        assert {"--config.estimator=nvil", "--config.train.evaluate_every=40"} <= set(arguments)
+        assert accuracy == 0.5
+    seeds = [arguments[-1] for arguments, *_ in runs]
+    assert seeds == ["--config.seed=3"] * 2 + ["--config.seed=4"] * 2
+    folders = [compiled for *_, compiled in runs]
+    assert folders[0] == folders[1] != folders[2] == folders[3]
+    written = json.loads(out.read_text())
+    assert written["machine"]["backend"] == "gpu"
+    assert [run["programs"] for run in written["results"]] == ["cold", "compiled"] * 2
 
 
 @pytest.mark.parametrize(

@@ -230,3 +230,33 @@ def test_a_compiler_that_does_not_know_them_compiles_without(monkeypatch, datase
     state, _ = run_pmap(step, state, dataset)
     assert int(state.step) == STEPS
     assert "xla_gpu_of_another_time" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("given", "folder", "seconds"),
+    [
+        ({}, "air_jax/compiled", 0.2),
+        ({"JAX_COMPILATION_CACHE_DIR": "elsewhere"}, "unchanged", 0.2),
+        ({"JAX_COMPILATION_CACHE_DIR": ""}, "unchanged", 0.2),
+        ({"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "5"}, "air_jax/compiled", 1.0),
+    ],
+)
+def test_programs_are_kept_in_the_user_s_cache_unless_the_environment_says_otherwise(
+    given, folder, seconds, tmp_path, monkeypatch
+):
+    names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
+    before = {name: getattr(jax.config, name) for name in names}
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    for name in names:
+        monkeypatch.delenv(name.upper(), raising=False)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    try:
+        jax.config.update(names[0], "unchanged")
+        jax.config.update(names[1], 1.0)
+        parallel.keep_compiled()
+        expected = folder if folder == "unchanged" else str(tmp_path / folder)
+        assert [getattr(jax.config, name) for name in names] == [expected, seconds]
+    finally:
+        for name, value in before.items():
+            jax.config.update(name, value)
