@@ -50,6 +50,34 @@ def test_finished_seeds_are_not_trained_again(finished, monkeypatch):
     assert again["summary"] == results["summary"]
 
 
+def test_what_is_told_of_the_first_object_is_drawn_of_the_seeds_of_which_it_was_measured(
+    finished, monkeypatch
+):
+    workdir, _ = finished
+    told = iter([0, 12, 9])  # scenes in which both digits were found, which a few steps do not do
+
+    def policy(*_, **__):
+        feature = {"fraction": 0.5, "null_95": 0.01}
+        return {"num_scenes": next(told), "features": {"position": feature, "class": feature}}
+
+    drawn = []
+    draw = reliability.figures_runs.mutual_information
+    monkeypatch.setattr(reliability.scan_policy, "scan_policy", policy)
+    monkeypatch.setattr(
+        reliability.figures_runs,
+        "mutual_information",
+        lambda *given, **options: drawn.append((given, options)) or draw(*given, **options),
+    )
+    results = reliability.run(
+        tiny_config(), str(workdir), seeds=range(5, 8), seeds_per_program=2, num_processes=1
+    )
+    assert set(results["scan_policy"]) == {"5", "6", "7"}
+    ((given, options),) = drawn
+    assert options == {"seeds": [6, 7]}
+    assert given == (["position", "class"], [[0.5, 0.5]] * 2, [[0.01, 0.01]] * 2)
+    assert (workdir / "mutual_information.png").stat().st_size > 1000
+
+
 def test_a_seed_that_diverges_has_failed_and_the_others_go_on(tmp_path, monkeypatch):
     train = runs.loop.run
 
