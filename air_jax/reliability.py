@@ -15,7 +15,10 @@ BAR = 0.98
 # Count accuracies on validation scenes to which the time is measured.
 TIMED = (0.95, 0.98)
 # Entries of an evaluation, beside count accuracy, that are summarised where there are any.
-MEASURES = ("elbo", "iwae_100", "average_precision_50", "mean_iou", "share_matched")
+MEASURES = (
+    *("elbo", "iwae_100", "elbo_iwae_images"),
+    *("average_precision_50", "mean_iou", "share_matched"),
+)
 
 
 class SeedRun(NamedTuple):
@@ -110,7 +113,8 @@ def table(configurations: Mapping[str, Mapping[str, Any]]) -> str:
 
     Returns:
       A header and one row each, ending in a line break. Times are medians with their range, over
-      the seeds that got there, which are counted where some did not.
+      the seeds that got there, which are counted where some did not. Beside the IWAE bound stands
+      the mean ELBO of its images, which may be fewer.
 
     Raises:
       ValueError: if there is no configuration, or their bars differ.
@@ -139,13 +143,19 @@ def table(configurations: Mapping[str, Mapping[str, Any]]) -> str:
                 tables.show(accuracy, 2, factor=100),
                 f"{100 * accuracy['min']:.2f}-{100 * accuracy['max']:.2f}",
                 tables.show(result["elbo"], 1),
-                tables.show(result["iwae_100"], 1),
+                _bounds(result),
                 tables.show(result["average_precision_50"], 3),
                 *(_range(time, "steps", result["num_seeds"]) for time in times),
                 *(_range(time, "seconds", result["num_seeds"]) for time in times),
             ]
         )
     return tables.markdown(header, rows)
+
+
+def _bounds(result: Mapping[str, Any]) -> str:
+    """The IWAE bound, and the ELBO of the same images where that was measured."""
+    text, elbo = tables.show(result["iwae_100"], 1), result.get("elbo_iwae_images")
+    return text if not elbo or elbo["mean"] is None else f"{text} (ELBO {elbo['mean']:.1f})"
 
 
 def _describe(seed: int, run: SeedRun, bar: float) -> dict[str, Any]:

@@ -158,6 +158,17 @@ def test_a_table_has_a_row_for_each_configuration():
     assert rows[2].endswith("| - | - | - | never | never | never | never |")
 
 
+def test_beside_the_iwae_bound_stands_the_elbo_of_the_same_images():
+    runs = {
+        seed: SeedRun([], evaluated(0.99, 600, elbo_iwae_images=elbo))
+        for seed, elbo in ((0, 605.0), (1, 608.0))
+    }
+    result = reliability.reliability(runs)
+    assert "| 610.0 ± 0.0 (ELBO 606.5) |" in reliability.table({"a": result})
+    del result["elbo_iwae_images"]  # of results that are older
+    assert "| 610.0 ± 0.0 |" in reliability.table({"a": result})
+
+
 def test_what_cannot_be_summarised_is_refused():
     with pytest.raises(ValueError, match="runs is empty"):
         reliability.reliability({})
