@@ -20,6 +20,7 @@ _TRUE_COLOUR = "0.35"
 _MARKERS = "osD^vP"  # of the catalogue's models
 _CAMERA_MARKER = "$c$"
 _SHOWN = 2.2  # of the table, from its middle, units of length
+AMONG_FIRST = 50  # scenes, of which some are shown from above
 _CAMERA_AT = 1.8  # where a camera is drawn, from the middle
 
 
@@ -33,12 +34,12 @@ def from_above(scenes: Scenes3D, found: Objects3D, view: View, *, num_scenes: in
       scenes: true.
       found: of the same scenes.
       view: of the images.
-      num_scenes: how many are shown; those with most objects among the first 50.
+      num_scenes: how many are shown; those with most objects of the `AMONG_FIRST` first ones.
 
     Raises:
       ValueError: if there is no scene to show.
     """
-    chosen = np.argsort(-scenes.counts[:50], kind="stable")[:num_scenes]
+    chosen = np.argsort(-scenes.counts[:AMONG_FIRST], kind="stable")[:num_scenes]
     if not len(chosen):
         raise ValueError("there is no scene to show")
     layout = ConstrainedLayoutEngine(w_pad=0.05, h_pad=0.1)

@@ -250,8 +250,9 @@ def scan_steps(
 def keep_compiled() -> None:
     """Keeps what is compiled in the user's cache folder, so that a second start need not wait.
 
-    JAX's persistent compilation cache. Where JAX_COMPILATION_CACHE_DIR names a folder it is kept
-    there, and nowhere where it is empty. JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS is respected.
+    JAX's persistent compilation cache. JAX_COMPILATION_CACHE_DIR overrides the folder; empty turns
+    the cache off. JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS overrides the least time that a
+    program takes to compile if it is to be kept.
     """
     folder = user_cache()
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ and folder is not None:

@@ -4,9 +4,10 @@
     python -m air_jax.report --workdir runs/air --workdir runs/dair --output compared.html
 
 It holds config and versions, interactive curves, the count confusion, reconstructions, windows, the
-scan policy, and the scenes at which the model failed, and of several runs their curves over one
-another, a table of their final figures and the entries in which they differ. Everything is in the
-file, which opens without a network. The curves are plotly's: `pip install "air_jax[report]"`.
+scan policy, and the scenes at which the model failed; of a model of 3-D scenes these from above and
+each step's objects; and of several runs their curves over one another, a table of their final
+figures and the entries in which they differ. Everything is in the file, which opens without a
+network. The curves are plotly's: `pip install "air_jax[report]"`.
 """
 
 import argparse

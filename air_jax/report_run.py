@@ -215,16 +215,17 @@ def _look(
             f"are {dataset.description['digest']} and {digest}."
         )
     scenes = type(dataset.test)(*(array[:num_images] for array in dataset.test))
-    try:
-        key = _keys(run).evaluation
-        # As in the evaluation, so that these are the ELBOs of which it has the mean.
-        if isinstance(model, Model3D):
-            return report_scenes3d.look(model, scenes, model.infer(scenes.images, key=key))
+    # As the evaluation of each does, so that these are the ELBOs of which it has the mean.
+    key = _keys(run).evaluation
+    if not isinstance(model, Model3D):
         key, _ = jax.random.split(key)
-        return report_scenes.look(model, scenes, model.infer(scenes.images, key=key))
+    try:
+        found = model.infer(scenes.images, key=key)
     except (ValueError, TypeError) as error:
         notes.append(f"The model does not take the test scenes: {error}")
         return None
+    look = report_scenes3d.look if isinstance(model, Model3D) else report_scenes.look
+    return look(model, scenes, found)
 
 
 def _keys(run: Workdir) -> seeds.Keys:

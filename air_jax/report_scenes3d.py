@@ -26,12 +26,12 @@ def look(model: Model3D, scenes: Scenes3D, found: Objects3D) -> Looked:
     view = model.air.scene.view
     catalogue = view.catalogue
     inferred = [_names(found.identities[i, :n], catalogue) for i, n in enumerate(found.counts)]
-    true = [_names(identities[identities >= 0], catalogue) for identities in scenes.identities]
-    failed = np.array([one != other for one, other in zip(inferred, true, strict=True)])
+    standing = [_names(identities[identities >= 0], catalogue) for identities in scenes.identities]
+    failed = np.array([one != other for one, other in zip(inferred, standing, strict=True)])
 
     def case(i: int) -> Case:
         cameras = np.degrees([scenes.cameras[i], found.cameras[i]])
-        azimuth, elevation = (f"{one:.1f}° (true {other:.1f}°)" for other, one in cameras.T)
+        azimuth, elevation = (f"{angle:.1f}° (true {true:.1f}°)" for true, angle in cameras.T)
         return Case(
             title=f"Test scene {i}",
             pictures=(
@@ -39,7 +39,7 @@ def look(model: Model3D, scenes: Scenes3D, found: Objects3D) -> Looked:
                 enlarged(found.reconstructions[i], f"What was found in test scene {i}, rendered"),
             ),
             facts=(
-                ("true", true[i]),
+                ("true", standing[i]),
                 ("inferred", inferred[i]),
                 ("camera's azimuth", azimuth),
                 ("camera's elevation", elevation),
@@ -52,13 +52,14 @@ def look(model: Model3D, scenes: Scenes3D, found: Objects3D) -> Looked:
     said += " than there are"
     looked = choose(case, found.elbo_terms["elbo"], failed, said)
     num_counts = 1 + max(int(scenes.counts.max()), found.identities.shape[1])
+    among = min(len(failed), figures3d.AMONG_FIRST)
     above = figures3d.from_above(scenes, found, view, num_scenes=_NUM_FROM_ABOVE)
     return looked._replace(
         confusion=metrics.confusion_matrix(found.counts, scenes.counts, num_counts).tolist(),
         overview=Picture(
             figures.to_png(above, DPI),
             "Scenes from above: true objects and cameras in grey, those that were found in red",
-            "Of the first 50 test scenes those with most objects, from above.",
+            f"From above: those with most objects of the first {plural(among, 'test scene')}.",
         ),
         steps=_steps(found, catalogue),
         heat_map=Picture(

@@ -32,6 +32,8 @@ from benchmarks import measure
 
 _ROOT = pathlib.Path(__file__).resolve().parent.parent
 _POLL_SECONDS = 0.05
+# What of the machine the runs alone see.
+_OF_RUNS = ("backend", "devices", "num_devices", "num_processes")
 _SMOKE = {
     **{"configs": ["configs/smoke.py"], "estimators": ["enumerate"], "seeds": [0]},
     **{"every": 20, "accuracy": 0.0},
@@ -53,7 +55,8 @@ def measure_run(
       `step` and `seconds` of the first of the two validations, in wall time since the run began;
       `seconds_before`, from the command to that beginning; `seconds_after`, from the run's first
       validation, before which everything is compiled. Of a run that did not get there `skipped`,
-      with the reason, instead. And what the run recorded of its `machine`, if it came that far.
+      with the reason, instead. And `machine`, what the run recorded of it; empty if it did not come
+      that far.
     """
     with tempfile.TemporaryDirectory() as folder:
         workdir, log = pathlib.Path(folder) / "run", pathlib.Path(folder) / "log"
@@ -66,21 +69,24 @@ def measure_run(
             )
             try:
                 result = _watch(run, workdir, accuracy=accuracy, began=began, limit=limit)
+                if result is None:
+                    output.flush()
+                    result = {"skipped": _reason(log, time.monotonic() - began)}
             finally:
                 run.terminate()
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     run.wait(60)  # it saves
                 run.kill()
                 run.wait()
-        if result is None:
-            took = time.monotonic() - began
-            lines = log.read_text(errors="replace").split("\n")
-            words = [line for line in lines if line.strip()] or ["nothing"]
-            skipped = f"not there after {took:.0f} s; the last that the run said: {words[-1]}"
-            result = {"skipped": skipped}
         record = workdir / "run.json"
         machine = json.loads(record.read_bytes())[0] if record.exists() else {}
     return {**result, "machine": machine}
+
+
+def _reason(log: pathlib.Path, seconds: float) -> str:
+    lines = log.read_text(errors="replace").split("\n")
+    last = [line for line in lines if line.strip()][-1:] or ["nothing"]
+    return f"not there after {seconds:.0f} s; the last that the run said: {last[0]}"
 
 
 def _watch(
@@ -177,7 +183,7 @@ def benchmark(argv: Sequence[str] | None = None) -> None:
                         limit=arguments.limit,
                     )
                     recorded = result.pop("machine")
-                    machine |= {name: recorded[name] for name in machine if name in recorded}
+                    machine |= {name: recorded[name] for name in _OF_RUNS if name in recorded}
                     case = {"config": config, "estimator": estimator, "seed": seed}
                     results.append({**case, "programs": programs, **result})
                     print(json.dumps(results[-1]), file=sys.stderr)

@@ -16,7 +16,7 @@ def get_config() -> ConfigDict:
     # little more than one.
     config.num_seeds = 1
     # "nvil", the paper's score function with neural baselines; "enumerate", the exact expectation
-    # over n; "reinforce", the score function without a network of its own; "vimco", the IWAE's.
+    # over n; "reinforce", without a baseline network; "vimco", that of the IWAE bound.
     config.estimator = "nvil"
     # Passes over each image: their mean, or for "vimco" the K of its bound.
     config.num_samples = 1

@@ -160,7 +160,7 @@ def test_streaming_is_compared_with_images_that_are_resident(tmp_path):
     assert "states equal: True" in printed
 
 
-def test_the_time_to_an_accuracy_counts_what_is_compiled(tmp_path):
+def test_the_first_of_two_validations_is_timed_cold_and_compiled(tmp_path):
     written, printed = run("time_to", "--out", str(tmp_path / "time_to.json"))
     check_machine(written["machine"])
     cold, compiled = written["results"]

@@ -87,7 +87,10 @@ def test_stages_differ_and_the_table_has_a_line_for_each(finished):
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(0.0, "0"), (1_790_123.0, "1,790,000"), (41.96, "42.0"), (0.00123456, "0.00123")],
+    [
+        *((0.0, "0"), (1_790_123.0, "1,790,000"), (41.96, "42.0"), (0.00123456, "0.00123")),
+        *((9.996, "10.0"), (-2.5, "-2.50"), (math.inf, "-"), (math.nan, "-")),
+    ],
 )
 def test_numbers_have_three_digits(value, text):
     assert estimators_report._number(value) == text

@@ -14,8 +14,8 @@ mean over the images, of the gradient of an image's own loss with respect to its
 z_where and z_what are drawn too, so that no estimator is without variance: `variance_discrete` is
 what is left with their noise held, the part that an estimator of the discrete choice can do
 something about, and exactly 0 for `enumerate`. K samples cost K passes: the columns
-`..._times_samples` compare at equal cost, since K draws of one sample could be averaged instead, as
-do table and figure, in which the SNR is divided by sqrt(K).
+`..._times_samples` compare at equal cost, since K draws of one sample could be averaged instead.
+Table and figure do the same, with the SNR divided by sqrt(K).
 `vimco` follows the gradient of another bound.
 
 Moving means are those of other images at the same parameters. The same is measured for the images
@@ -187,7 +187,7 @@ def run(config: Mapping[str, Any], workdir: str, plan: Plan) -> dict[str, Any]:
         logging.info("measured %s", contender.label)
     results = {
         **provenance.surroundings(),
-        "config": dict(config),
+        "config": {**config, "estimator": "nvil"},
         "data": {name: dataset.description[name] for name in ("source", "digest")},
         "draws": plan.num_draws,
         "images_per_count": plan.images_per_count,

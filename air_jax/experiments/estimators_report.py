@@ -11,15 +11,21 @@ from matplotlib.figure import Figure
 from air_jax import figures_estimators, gradient_noise, tables
 
 ALL = "all"  # images of every count
+Row = Mapping[str, Any]
+
+
+def _or_nan(value: float | None) -> float:
+    """A number that JSON may have lost: an SNR is infinite where nothing varies."""
+    return math.nan if value is None else value
+
+
 _STAGES = ("initialisation", "early", "late")
 # Of a measurement, at equal cost; as they are called in a table.
 _QUANTITIES: dict[str, Callable[[Mapping[str, Any]], float]] = {
     "variance": lambda row: row["variance_times_samples"],
     "of z_pres": lambda row: row["variance_discrete_times_samples"],
-    "SNR": lambda row: row["snr"] / math.sqrt(row["num_samples"]),
+    "SNR": lambda row: _or_nan(row["snr"]) / math.sqrt(row["num_samples"]),
 }
-
-Row = Mapping[str, Any]
 
 
 def rows(
@@ -89,9 +95,13 @@ def table(results: Mapping[str, Any]) -> str:
 
 
 def _number(value: float) -> str:
-    """Three significant digits, and no exponent."""
-    digits = 2 if value == 0 else 2 - math.floor(math.log10(abs(value)))
-    return "0" if value == 0 else f"{round(value, digits):,.{max(digits, 0)}f}"
+    """Three significant digits without an exponent; "-" for what is not finite."""
+    if not math.isfinite(value):
+        return "-"
+    if value == 0:
+        return "0"
+    value = float(f"{value:.2e}")
+    return f"{value:,.{max(2 - math.floor(math.log10(abs(value))), 0)}f}"
 
 
 def figure(rows: Sequence[Row], num_steps: int) -> Figure:
