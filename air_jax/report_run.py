@@ -1,5 +1,6 @@
 """What a report says of one run: read from its workdir, and asked of its model."""
 
+import functools
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -217,15 +218,18 @@ def _look(
     scenes = type(dataset.test)(*(array[:num_images] for array in dataset.test))
     # As the evaluation of each does, so that these are the ELBOs of which it has the mean.
     key = _keys(run).evaluation
-    if not isinstance(model, Model3D):
-        key, _ = jax.random.split(key)
+    look: Callable[[], Looked]
     try:
-        found = model.infer(scenes.images, key=key)
+        if isinstance(model, Model3D):
+            of_scenes = model.infer(scenes.images, key=key)
+            look = functools.partial(report_scenes3d.look, model, scenes, of_scenes)
+        else:
+            found = model.infer(scenes.images, key=jax.random.split(key)[0])
+            look = functools.partial(report_scenes.look, model, scenes, found)
     except (ValueError, TypeError) as error:
         notes.append(f"The model does not take the test scenes: {error}")
         return None
-    look = report_scenes3d.look if isinstance(model, Model3D) else report_scenes.look
-    return look(model, scenes, found)
+    return look()
 
 
 def _keys(run: Workdir) -> seeds.Keys:
