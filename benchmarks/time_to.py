@@ -70,7 +70,6 @@ def measure_run(
             try:
                 result = _watch(run, workdir, accuracy=accuracy, began=began, limit=limit)
                 if result is None:
-                    output.flush()
                     result = {"skipped": _reason(log, time.monotonic() - began)}
             finally:
                 run.terminate()

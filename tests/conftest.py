@@ -16,6 +16,7 @@ os.environ["JAX_COMPILATION_CACHE_DIR"] = ""
 
 import jax
 import pytest
+from absl import logging
 
 # Now: a test that changes the environment of its child processes must not change the devices.
 jax.devices()
@@ -40,3 +41,11 @@ def _own_cache(tmp_path_factory):
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         patch.delenv("TFDS_DATA_DIR", raising=False)
         yield
+
+
+@pytest.fixture
+def warned(monkeypatch):
+    """Texts of the warnings logged."""
+    messages = []
+    monkeypatch.setattr(logging, "warning", lambda text, *values: messages.append(text % values))
+    return messages

@@ -58,16 +58,6 @@ def _fast_digits(monkeypatch):
 
 
 @pytest.fixture
-def warned(monkeypatch):
-    """Texts of the warnings logged."""
-    messages = []
-    monkeypatch.setattr(
-        dataset.logging, "warning", lambda text, *values: messages.append(text % values)
-    )
-    return messages
-
-
-@pytest.fixture
 def composed(monkeypatch):
     """One entry for every set of scenes that is composed."""
     calls = []

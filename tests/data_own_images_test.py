@@ -6,19 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from air_jax.data import dataset
 from air_jax.data.images import LightBackgroundError
 from tests.data_dataset_test import SPLITS, assert_equal, create, own_images
-
-
-@pytest.fixture
-def warned(monkeypatch):
-    """Texts of the warnings logged."""
-    messages = []
-    monkeypatch.setattr(
-        dataset.logging, "warning", lambda text, *values: messages.append(text % values)
-    )
-    return messages
 
 
 def test_own_images_are_split_80_10_10_without_overlap(tmp_path):

@@ -1,8 +1,6 @@
 """DRAW through the same train step and loop as AIR: it learns, resumes, is exported, evaluated."""
 
 import json
-import os
-import signal
 
 import chex
 import jax
@@ -14,9 +12,8 @@ import air_jax
 from air_jax import checkpoint, distributions, export, kinds, loop, parallel, writer
 from air_jax.draw import DrawModel, create_draw_training
 from air_jax.interruption import Interrupted
-from air_jax.monitor import Monitor
 from configs import draw as draw_config
-from tests.loop_test import recording, without_time
+from tests.loop_test import recording, terminated_at_validation, without_time
 
 SIZES = {"num_steps": 4, "read_size": 5, "write_size": 5, "hidden_size": 24, "z_size": 4}
 DRAW = {**SIZES, "canvas_bias": -2.0, "likelihood_scale": 0.3}
@@ -101,16 +98,8 @@ def test_an_interrupted_run_resumes_bit_for_bit(finished, tmp_path, monkeypatch)
     reference, _, uninterrupted = finished
     # No checkpoint is due before the end: the one at step 10 is the signal's.
     config, resumed = tiny_config(train__checkpoint_every=20), {}
-    validate = Monitor.validate
-
-    def validate_and_terminate(*arguments):
-        os.kill(os.getpid(), signal.SIGTERM)
-        return validate(*arguments)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Monitor, "validate", validate_and_terminate)
-        with pytest.raises(Interrupted, match="SIGTERM at step 10"):
-            loop.run(config, str(tmp_path))
+    with terminated_at_validation(), pytest.raises(Interrupted, match="SIGTERM at step 10"):
+        loop.run(config, str(tmp_path))
     assert checkpoint.latest_step(tmp_path / "checkpoints") == 10
     monkeypatch.setattr(loop.checkpoint, "save", recording(resumed))
     loop.run(config, str(tmp_path))

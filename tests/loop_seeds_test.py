@@ -1,8 +1,6 @@
 """Whole runs of several seeds in one program: each is a run of its own."""
 
 import json
-import os
-import signal
 
 import chex
 import jax
@@ -13,8 +11,7 @@ import pytest
 import air_jax
 from air_jax import export, loop, writer
 from air_jax.interruption import Interrupted
-from air_jax.monitor import Monitor
-from tests.loop_test import tiny_config, without_time
+from tests.loop_test import terminated_at_validation, tiny_config, without_time
 
 
 @pytest.fixture(scope="module")
@@ -69,19 +66,11 @@ def test_snapshots_are_the_models_of_their_steps(tmp_path):
             chex.assert_trees_all_equal(early[0], late[0])
 
 
-def test_several_seeds_resume_together_from_one_checkpoint(two_seeds, tmp_path, monkeypatch):
+def test_several_seeds_resume_together_from_one_checkpoint(two_seeds, tmp_path):
     reference, expected = two_seeds
     config = tiny_config(estimator="nvil", seed=3, num_seeds=2, train__checkpoint_every=40)
-    validate = Monitor.validate
-
-    def validate_and_terminate(*arguments):
-        os.kill(os.getpid(), signal.SIGTERM)
-        return validate(*arguments)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Monitor, "validate", validate_and_terminate)
-        with pytest.raises(Interrupted, match="at step 20"):
-            loop.run(config, str(tmp_path))
+    with terminated_at_validation(), pytest.raises(Interrupted, match="at step 20"):
+        loop.run(config, str(tmp_path))
     results = loop.run(config, str(tmp_path))
     for seed, result, other in zip((3, 4), results, expected, strict=True):
         assert result["elbo"] == other["elbo"]

@@ -1,5 +1,6 @@
 """Whole runs, small: interruption, resuming, refusals, divergence, what is left in the workdir."""
 
+import contextlib
 import functools
 import json
 import os
@@ -68,6 +69,20 @@ def recording(saved):
     return wrapped
 
 
+@contextlib.contextmanager
+def terminated_at_validation():
+    """A run inside gets SIGTERM as it validates."""
+    validate = Monitor.validate
+
+    def validate_and_terminate(*arguments):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return validate(*arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Monitor, "validate", validate_and_terminate)
+        yield
+
+
 def test_a_run_leaves_everything_it_promises(finished):
     workdir, results, _ = finished
     written = json.loads((workdir / "evaluation.json").read_text())
@@ -96,16 +111,11 @@ def test_an_interrupted_run_resumes_bit_for_bit(finished, tmp_path, monkeypatch)
     reference, _, uninterrupted = finished
     # No checkpoint is due before the end: the one at step 20 is the signal's.
     config, resumed = tiny_config(estimator="nvil", train__checkpoint_every=40), {}
-    validate = Monitor.validate
-
-    def validate_and_terminate(*arguments):
-        os.kill(os.getpid(), signal.SIGTERM)
-        return validate(*arguments)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Monitor, "validate", validate_and_terminate)
-        with pytest.raises(Interrupted, match=r"SIGTERM at step 20.*resumes"):
-            loop.run(config, str(tmp_path))
+    with (
+        terminated_at_validation(),
+        pytest.raises(Interrupted, match=r"SIGTERM at step 20.*resumes"),
+    ):
+        loop.run(config, str(tmp_path))
     assert checkpoint.latest_step(tmp_path / "checkpoints") == 20
     assert export.load_model(tmp_path)[1]["step"] == 20
     assert not (tmp_path / "evaluation.json").exists()
@@ -159,15 +169,8 @@ def test_calls_of_another_length_take_the_same_steps(finished, tmp_path, monkeyp
     *_, of_ten = finished
     config, of_twenty = tiny_config(estimator="nvil", train__steps_per_call=20), {}
     config["train"]["log_every"] = 20
-    validate = Monitor.validate
-
-    def validate_and_terminate(*arguments):
-        os.kill(os.getpid(), signal.SIGTERM)
-        return validate(*arguments)
-
-    monkeypatch.setattr(Monitor, "validate", validate_and_terminate)
     monkeypatch.setattr(loop.checkpoint, "save", recording(of_twenty))
-    with pytest.raises(Interrupted, match="SIGTERM at step 20"):
+    with terminated_at_validation(), pytest.raises(Interrupted, match="SIGTERM at step 20"):
         loop.run(config, str(tmp_path))
     chex.assert_trees_all_close(of_twenty[20], of_ten[20], rtol=1e-4, atol=1e-5)
 
