@@ -152,11 +152,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--model", nargs="+", default=[], help="workdirs of trained models")
     parser.add_argument("--batch-sizes", nargs="+", type=int, default=[1, 16, 64, 256, 1024])
     parser.add_argument("--seconds", type=float, default=3.0, help="of measuring a case")
-    parser.add_argument("--out", help="JSON file")
-    parser.add_argument("--smoke", action="store_true", help="whether it works, in seconds")
-    if parser.parse_known_args(argv)[0].smoke:
-        parser.set_defaults(**_SMOKE)
-    arguments = parser.parse_args(argv)
+    arguments = measure.parse(parser, argv, smoke=_SMOKE)
     if arguments.config is None:
         arguments.config = [] if arguments.model else _CONFIGS
     return arguments

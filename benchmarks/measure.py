@@ -1,12 +1,13 @@
-"""What the benchmarks share: timing, memory, the machine, and the table that they print."""
+"""What the benchmarks share: arguments, timing, memory, the machine."""
 
+import argparse
 import os
 import pathlib
 import platform
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -14,6 +15,23 @@ import jax.numpy as jnp
 import numpy as np
 
 from air_jax import provenance
+
+
+def parse(
+    parser: argparse.ArgumentParser, argv: Sequence[str] | None, *, smoke: Mapping[str, Any]
+) -> argparse.Namespace:
+    """The arguments of a benchmark, with `--out` and `--smoke`, which all of them take.
+
+    Args:
+      parser: with the benchmark's own.
+      argv: as `parse_args` takes it.
+      smoke: defaults that `--smoke` puts in the place of the others.
+    """
+    parser.add_argument("--out", help="JSON file")
+    parser.add_argument("--smoke", action="store_true", help="whether it works, in seconds")
+    if parser.parse_known_args(argv)[0].smoke:
+        parser.set_defaults(**smoke)
+    return parser.parse_args(argv)
 
 
 class Spread(NamedTuple):

@@ -246,11 +246,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--workers", type=int, default=2, help="processes of MuJoCo")
     parser.add_argument("--seconds", type=float, default=3.0, help="of measuring a case")
     parser.add_argument("--settings", type=int, default=len(_SETTINGS), help=argparse.SUPPRESS)
-    parser.add_argument("--out", help="JSON file")
-    parser.add_argument("--smoke", action="store_true", help="whether it works, in seconds")
-    if parser.parse_known_args(argv)[0].smoke:
-        parser.set_defaults(**_SMOKE)
-    arguments = parser.parse_args(argv)
+    arguments = measure.parse(parser, argv, smoke=_SMOKE)
     for name in arguments.renderers:
         if name not in ("raycast", "mujoco"):
             parser.error(f"renderer is {name!r}; valid names are 'raycast', 'mujoco'.")

@@ -176,12 +176,8 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--bandwidth", type=float, default=300.0, help="GB/s within a host")
     parser.add_argument("--network-bandwidth", type=float, default=40.0, help="GB/s between hosts")
     parser.add_argument("--latency", type=float, default=2.0, help="of a message, microseconds")
-    parser.add_argument("--out", help="JSON file")
-    parser.add_argument("--smoke", action="store_true", help="whether it works, in seconds")
     parser.add_argument("--case", help=argparse.SUPPRESS)  # one case, in this process
-    if parser.parse_known_args(argv)[0].smoke:
-        parser.set_defaults(**_SMOKE)
-    return parser.parse_args(argv)
+    return measure.parse(parser, argv, smoke=_SMOKE)
 
 
 def benchmark(argv: Sequence[str] | None = None) -> None:

@@ -129,12 +129,7 @@ def benchmark(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--steps-per-call", type=int, default=50)
     parser.add_argument("--calls", type=int, default=20, help="of each way")
-    parser.add_argument("--out", help="JSON file")
-    parser.add_argument("--smoke", action="store_true", help="whether it works, in seconds")
-    smoke, _ = parser.parse_known_args(argv)
-    if smoke.smoke:
-        parser.set_defaults(**_SMOKE)
-    arguments = parser.parse_args(argv)
+    arguments = measure.parse(parser, argv, smoke=_SMOKE)
     names = ("config", "estimator", "batch_size", "steps_per_call", "calls")
     case = {name: getattr(arguments, name) for name in names}
     with tempfile.TemporaryDirectory() as folder:

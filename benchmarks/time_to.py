@@ -150,12 +150,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--accuracy", type=float, default=reliability.BAR)
     parser.add_argument("--every", type=int, default=50, help="steps between validations")
     parser.add_argument("--limit", type=float, default=900.0, help="seconds of a run")
-    parser.add_argument("--out", help="JSON file")
-    parser.add_argument("--smoke", action="store_true", help="whether it works, in seconds")
-    smoke, _ = parser.parse_known_args(argv)
-    if smoke.smoke:
-        parser.set_defaults(**_SMOKE)
-    return parser.parse_args(argv)
+    return measure.parse(parser, argv, smoke=_SMOKE)
 
 
 def benchmark(argv: Sequence[str] | None = None) -> None:

@@ -262,14 +262,9 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=10.0, help="of measuring a case")
     parser.add_argument("--processes", type=int, default=1, help="cases that compile at once")
     parser.add_argument("--limit", type=float, default=1800.0, help="seconds of a whole case")
-    parser.add_argument("--out", help="JSON file")
-    parser.add_argument("--smoke", action="store_true", help="whether it works, in seconds")
     parser.add_argument("--case", help=argparse.SUPPRESS)  # one case, in this process
     parser.set_defaults(num_images=None, matrix_size=None)
-    smoke, _ = parser.parse_known_args(argv)
-    if smoke.smoke:
-        parser.set_defaults(**_SMOKE)
-    return parser.parse_args(argv)
+    return measure.parse(parser, argv, smoke=_SMOKE)
 
 
 def benchmark(argv: Sequence[str] | None = None) -> None:
