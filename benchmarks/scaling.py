@@ -38,7 +38,7 @@ from air_jax.train import create_air_training
 from air_jax.writer import write_json
 from benchmarks import measure, train_step
 
-_SMOKE = {"config": "configs/smoke.py", "devices": [1, 2], "batch_size": 4, "num_calls": 2}
+_SMOKE = {"config": "configs/smoke.py", "devices": [1, 2], "batch_size": 4, "num_calls": 3}
 _STEPS_PER_CALL = 5
 _BYTES = {"f32": 4, "s32": 4, "u32": 4, "f16": 2, "bf16": 2, "pred": 1}
 # Numbers of devices that are estimated.
